@@ -1,0 +1,1 @@
+"""Where work runs. One seam (``seam``), two implementations: ``local`` and ``ray``."""
