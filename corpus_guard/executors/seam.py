@@ -95,8 +95,8 @@ class Executor(Protocol):
         Work off all *items*, in any order; call *on_status* once for each finished one, on the driver.
 
         An item that raises ``errors.DataError`` is given up at once; any other error, a death of its worker or
-        a passed deadline costs it an attempt (three), later attempts alone on a worker; ``errors.TransientError`` and lost nodes cost none
-        but have a budget with back-off. A given-up item becomes a ``Failure``; the rest goes on.
+        a passed deadline costs it an attempt (three), later attempts alone on a worker;
+        ``errors.TransientError`` and lost nodes cost none but have a budget with back-off. A given-up item becomes a ``Failure``; the rest goes on.
         Never raises for an item. Raises ``UsageError`` when workers cannot be started at all.
         """
         ...
