@@ -1,0 +1,1 @@
+"""The report: evidence, provisions, and how they are told."""
