@@ -1,0 +1,1 @@
+"""Keywords: libraries people keep, engines that find them, rules that say what a hit means."""
