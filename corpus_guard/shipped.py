@@ -33,7 +33,7 @@ def _places(kind: Kind, package: Path) -> list[tuple[Path, str]]:
 
 def shipped(kind: Kind, name: str, *, package: Path = _PACKAGE) -> Path | None:
     """
-    The file or folder shipped under *name*, or ``None``: a policy or an adapter is a file, a model or a library a folder.
+    The file or folder shipped under *name*, or ``None``; policies and adapters are files, models and libraries folders.
 
     Names are plain: whatever has a separator or a leading dot is a path, not a shipped name.
     """
