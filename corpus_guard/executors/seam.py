@@ -96,7 +96,8 @@ class Executor(Protocol):
 
         An item that raises ``errors.DataError`` is given up at once; any other error, a death of its worker or
         a passed deadline costs it an attempt (three), later attempts alone on a worker;
-        ``errors.TransientError`` and lost nodes cost none but have a budget with back-off. A given-up item becomes a ``Failure``; the rest goes on.
+        ``errors.TransientError`` and lost nodes cost none but have a budget with back-off.
+        A given-up item becomes a ``Failure``; the rest goes on.
         Never raises for an item. Raises ``UsageError`` when workers cannot be started at all.
         """
         ...
