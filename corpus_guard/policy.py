@@ -93,6 +93,11 @@ class SourceRule:
     limit: Fraction
     on_breach: str
 
+    @classmethod
+    def of(cls, rule: Rule) -> "SourceRule":
+        """The limit in a rule that checks ``source_ratio``."""
+        return cls(rule.id, rule.clause, rule.level, rule["phase"], rule["max"], rule.on_breach or "exclude")
+
     def over(self, illegal: int, documents: int) -> bool:
         """Strictly over the limit (R-2: a source exactly at the limit stays); a source without documents is not."""
         return illegal * self.limit.denominator > self.limit.numerator * documents
@@ -108,6 +113,12 @@ class SampleRule:
     min_items: int | None
     min_share: Fraction | None
     min: Fraction
+
+    @classmethod
+    def of(cls, rule: Rule) -> "SampleRule":
+        """The sample in a rule that checks ``sample_rate``."""
+        draw = rule["draw"]
+        return cls(rule.id, rule.clause, rule.level, draw.get("min_items"), draw.get("min_share"), rule["min"])
 
     def size(self, population: int) -> int:
         """Documents to draw: rounded up (R-11); all of them where there are fewer than the minimum (R-12)."""
@@ -199,7 +210,7 @@ class Policy:
 
         Where the edition has no rule for the phase (October 2023: one assessment serves), that of the other holds.
         """
-        rules = [_source_rule(rule) for rule in self.rules if rule.check == "source_ratio"]
+        rules = [SourceRule.of(rule) for rule in self.rules if rule.check == "source_ratio"]
         fitting = [rule for rule in rules if rule.phase in (phase, "any")] or rules
         return min(fitting, key=lambda rule: rule.limit, default=None)
 
@@ -224,10 +235,7 @@ class Policy:
     def _sample(self, by: str) -> SampleRule:
         for rule in self.rules:
             if rule.check == "sample_rate" and rule["by"] == by:
-                draw = rule["draw"]
-                return SampleRule(
-                    rule.id, rule.clause, rule.level, draw.get("min_items"), draw.get("min_share"), rule["min"]
-                )
+                return SampleRule.of(rule)
         raise UsageError(f"policy {self.id}: has no sample_rate rule by {by}, so no such sample can be drawn; add one.")
 
     def raised(self, manual: int | None = None, technical: Fraction | None = None) -> "Policy":
@@ -319,10 +327,6 @@ class Policy:
         content = {"id": self.id} | self._deciding
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _source_rule(rule: Rule) -> SourceRule:
-    return SourceRule(rule.id, rule.clause, rule.level, rule["phase"], rule["max"], rule.on_breach or "exclude")
 
 
 def plain(value: Any) -> str:
