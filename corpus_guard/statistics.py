@@ -19,11 +19,9 @@ Standing = Literal["shown", "conforms", "does not conform", "refuted"]
 CONFIDENCE = 0.95
 
 
-def over_limit(bad: int, n: int, limit: Fraction, *, strict: bool = True) -> bool:
-    """``bad / n`` is over *limit* (5.1 a: exactly at it is not); with ``strict=False``, at the limit counts as over."""
-    return (
-        bad * limit.denominator > limit.numerator * n if strict else bad * limit.denominator >= limit.numerator * n > 0
-    )
+def over_limit(bad: int, n: int, limit: Fraction) -> bool:
+    """``bad / n`` is strictly over *limit* (5.1 a): exactly at it is not (R-2)."""
+    return bad * limit.denominator > limit.numerator * n
 
 
 def at_least(good: int, n: int, share: Fraction) -> bool:

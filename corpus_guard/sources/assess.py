@@ -17,13 +17,15 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpus_guard.sources.blacklist import Blacklist
+from corpus_guard.sources.register import Register
 from corpus_guard.sources.tally import RISK_COLUMNS, by
 from corpus_guard.statistics import CONFIDENCE, clopper_pearson, hypergeometric, rogan_gladen, smallest_showing
 from corpus_guard.taxonomy import CODES
@@ -66,26 +68,15 @@ The schema's metadata has ``unknown_rows`` (rows of unknown source that could no
 """
 
 
-class Listed(Protocol):
-    """What a blacklist has to answer here; see ``sources.blacklist``."""
-
-    def current(self) -> frozenset[str | None]: ...
-
-    def reason(self, source: str | None) -> str: ...
-
-
-class Sized(Protocol):
-    """What a register has to answer here; see ``sources.register``."""
-
-    def size(self, source: str | None) -> int | None: ...
-
-
 @dataclass(frozen=True, slots=True)
-class SourceRule:
-    """What of a policy decides sources. *sensitivity*, *specificity*: the detectors' measured errors, where known."""
+class AssessingRules:
+    """
+    What decides sources: the policy's limit (a source strictly over it is out), and how a run reads it.
+
+    ``sensitivity``, ``specificity``: the detectors' measured errors over all illegal risks, where they are known.
+    """
 
     limit: Fraction
-    strict: bool = True
     phase: Phase = "post_collection"
     decide: Decide = "point"
     sensitivity: float | None = None
@@ -94,9 +85,9 @@ class SourceRule:
 
 def assess(
     tally: pa.Table,
-    rule: SourceRule,
-    register: Sized | None = None,
-    blacklist: Listed | None = None,
+    rule: AssessingRules,
+    register: Register | None = None,
+    blacklist: Blacklist | None = None,
     unknown_rows: Mapping[str, int] | None = None,
 ) -> pa.Table:
     """
@@ -119,23 +110,15 @@ def assess(
     bound = upper if rule.phase == "pre_collection" else np.divide(illegal + unjudged, n, out=share.copy(), where=n > 0)
     corrected_share, corrected_bound = _corrected(share, rule), _corrected(bound, rule)
     unsure = (bound > limit) | (np.nan_to_num(corrected_bound) > limit)
-    listed = np.array([name in (blacklist.current() if blacklist else ()) for name in names], bool)
+    on_list = blacklist.current() if blacklist else frozenset()
+    listed = np.array([name in on_list for name in names], bool)
     decision = np.select([listed | over, could | (unsure if rule.decide == "assured" else False)], [1, 2], 0)
 
     total_unknown = sum((unknown_rows or {}).values())
-    carried = int(
-        np.count_nonzero((decision == 0) & _over(illegal + unjudged + total_unknown, n + total_unknown, rule))
-    )
-    reasons = [
-        _reason(rule, blacklist.reason(name) if blacklist and listed[i] else None, *numbers)
-        for i, (name, *numbers) in enumerate(
-            zip(
-                names,
-                *(a.tolist() for a in (n, illegal, unjudged, skipped, over, could, unsure, bound, corrected_bound)),
-                strict=True,
-            )
-        )
-    ]
+    carried = (decision == 0) & _over(illegal + unjudged + total_unknown, n + total_unknown, rule)
+    told = [blacklist.reason(name) if blacklist and name in on_list else None for name in names]
+    facts = (n, illegal, unjudged, skipped, over, could, unsure, bound, corrected_bound)
+    reasons = [_reason(rule, *row) for row in zip(told, *(column.tolist() for column in facts), strict=True)]
     known = skipped == 0
     columns = [
         sources.column("source"),
@@ -154,21 +137,26 @@ def assess(
         pa.array([rule.phase]).take(pa.array(np.zeros(len(names), np.int64))),
         _top_risks(sources),
     ]
-    metadata = {"unknown_rows": str(total_unknown), "unknown_could_carry": str(carried)}
+    metadata = {"unknown_rows": str(total_unknown), "unknown_could_carry": str(np.count_nonzero(carried))}
     return pa.table(columns, schema=SOURCES).replace_schema_metadata(metadata)
 
 
-def _over(bad: Counts, n: Counts, rule: SourceRule) -> Flags:
+def _over(bad: Counts, n: Counts, rule: AssessingRules) -> Flags:
     """``statistics.over_limit`` on columns: integers, without overflow."""
     top, bottom = rule.limit.numerator, rule.limit.denominator
     if len(n) and max(int(n.max()), int(bad.max())) * max(top, bottom) >= 1 << 62:
         bad, n = bad.astype(object), n.astype(object)
     left, right = bad * bottom, n * top
-    return np.asarray(left > right if rule.strict else (left >= right) & (n > 0), dtype=np.bool_)
+    return np.asarray(left > right, dtype=np.bool_)
 
 
 def _bounds(
-    n: Counts, illegal: Counts, unjudged: Counts, names: list[str | None], rule: SourceRule, register: Sized | None
+    n: Counts,
+    illegal: Counts,
+    unjudged: Counts,
+    names: list[str | None],
+    rule: AssessingRules,
+    register: Register | None,
 ) -> tuple[Any, Any]:
     """One-sided bounds of the share; of few different counts, computed once each. A known size makes them narrower."""
     keys, which = np.unique(np.stack([n, illegal, illegal + unjudged], axis=1), axis=0, return_inverse=True)
@@ -184,14 +172,14 @@ def _bounds(
     return lower, upper
 
 
-def _corrected(share: Any, rule: SourceRule) -> Any:
+def _corrected(share: Any, rule: AssessingRules) -> Any:
     if rule.sensitivity is None or rule.specificity is None:
         return np.full(len(share), np.nan)
     return rogan_gladen(share, rule.sensitivity, rule.specificity)
 
 
 def _reason(
-    rule: SourceRule,
+    rule: AssessingRules,
     listed: str | None,
     n: int,
     illegal: int,
@@ -210,19 +198,19 @@ def _reason(
         return f"On the blacklist: {listed.rstrip('.')}{rest}."
     counts = f"{illegal:,} of {n:,} documents are illegal ({percent(illegal, n, rule.limit)})"
     if over:
-        return f"{counts}, {'over' if rule.strict else 'not under'} the limit of {limit}."
+        return f"{counts}, over the limit of {limit}."
     if could:
         return f"{counts}; with the {unjudged:,} that could not be judged it could be over the limit of {limit}."
     if rule.decide == "point" or not unsure:
         return f"{counts}, not over the limit of {limit}."
     if not bound > rule.limit:
-        return f"{counts}; corrected for the detectors' errors it could be {corrected:.2%}, over the limit of {limit}."
-    more = (
-        f"; {smallest_showing(illegal + unjudged, rule.limit) - n:,} more without a hit would show it"
-        if rule.limit
-        else ""
-    )
-    return f"{counts}; the {CONFIDENCE:.0%} bound is {bound:.2%}, over the limit of {limit}{more}."
+        measured = f"corrected for the detectors' errors it could be {100 * corrected:.2f} %"
+        return f"{counts}; {measured}, over the limit of {limit}."
+    shown = f"the {100 * CONFIDENCE:.0f} % bound is {100 * bound:.2f} %, over the limit of {limit}"
+    if not rule.limit:
+        return f"{counts}; {shown}."
+    more = smallest_showing(illegal + unjudged, rule.limit) - n
+    return f"{counts}; {shown}; {more:,} more documents, all of them fine, would show that it is not."
 
 
 def percent(part: int, whole: int, limit: Fraction | None = None) -> str:
