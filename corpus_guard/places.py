@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -152,13 +153,13 @@ class Place:
         """Whether there is a file or a folder here."""
         if self.is_local:
             return os.path.exists(self.path)
-        with self._told("look at"):
+        with self.telling("look at"):
             return bool(self.fs.get_file_info(self.path).type != pafs.FileType.NotFound)
 
     def is_folder(self) -> bool:
         if self.is_local:
             return os.path.isdir(self.path)
-        with self._told("look at"):
+        with self.telling("look at"):
             return bool(self.fs.get_file_info(self.path).type == pafs.FileType.Directory)
 
     def entry(self) -> Entry | None:
@@ -169,7 +170,7 @@ class Place:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             return None if os.path.isdir(self.path) else Entry(self.name, status.st_size, None, str(status.st_mtime_ns))
-        with self._told("look at"):
+        with self.telling("look at"):
             if (spec := self._fsspec) is not None:
                 try:
                     return _entry(self.name, spec.info(self.path))
@@ -180,7 +181,7 @@ class Place:
 
     def read_bytes(self) -> bytes:
         """All bytes; ``FileNotFoundError`` if there is no such file."""
-        with self._told("read"):
+        with self.telling("read"):
             if self.is_local:
                 with open(self.path, "rb") as file:
                     return file.read()
@@ -189,20 +190,20 @@ class Place:
 
     def open_input(self) -> Any:
         """A random-access Arrow file; ``FileNotFoundError`` if there is none. Its own reads raise plain ``OSError``."""
-        with self._told("read"):
+        with self.telling("read"):
             # not memory-mapped: a shard cut short while it is read must be an error, not a SIGBUS
             return pa.OSFile(self.path, "rb") if self.is_local else self.fs.open_input_file(self.path)
 
     def list(self, suffix: str = "", recursive: bool = True) -> list[Entry]:
         """Files below this folder whose names end with *suffix*, sorted; none if there is no such folder."""
-        with self._told("list"):
+        with self.telling("list"):
             if self.is_local:
                 return sorted(_walk(self.path, "", suffix, recursive, _local_entry), key=_by_name)
             return sorted(self._list_remote(suffix, recursive), key=_by_name)
 
     def names(self, suffix: str = "", recursive: bool = True) -> Sequence[str]:
         """The names of ``list``, without order and without looking at each file: for a million files."""
-        with self._told("list"):
+        with self.telling("list"):
             if self.is_local:
                 return list(_walk(self.path, "", suffix, recursive, _just_name))
             return [entry.name for entry in self._list_remote(suffix, recursive)]
@@ -232,7 +233,7 @@ class Place:
 
     def put(self, data: bytes | pa.Buffer) -> None:
         """Write *data* as the whole content. Readers see the old bytes or the new ones, never a part."""
-        with self._told("write"):
+        with self.telling("write"):
             if self.is_local:
                 _put_local(self.path, lambda file: file.write(data))
             else:
@@ -240,7 +241,7 @@ class Place:
 
     def put_file(self, source: str | os.PathLike[str]) -> None:
         """Write the local file *source* as the whole content; *source* stays."""
-        with self._told("write"), open(source, "rb") as file:
+        with self.telling("write"), open(source, "rb") as file:
             if self.is_local:
                 _put_local(self.path, lambda target: shutil.copyfileobj(file, target, 8 << 20))
             else:
@@ -248,7 +249,7 @@ class Place:
 
     def scratch(self) -> str:
         """Path of a new empty local file that ``adopt`` can turn into this file. Nobody lists it."""
-        with self._told("write"):
+        with self.telling("write"):
             if not self.is_local:
                 handle, path = tempfile.mkstemp(prefix="corpus-guard-")
                 os.close(handle)
@@ -265,14 +266,14 @@ class Place:
             self.put_file(scratch)
             os.unlink(scratch)
             return
-        with self._told("write"):
+        with self.telling("write"):
             with open(scratch, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(scratch, self.path)
 
     def delete(self) -> None:
         """Remove this file; nothing happens if there is none."""
-        with self._told("delete"), suppress(FileNotFoundError):
+        with self.telling("delete"), suppress(FileNotFoundError):
             if self.is_local:
                 os.unlink(self.path)
             elif (spec := self._fsspec) is not None:
@@ -285,7 +286,7 @@ class Place:
         """Make this folder and those above it. Only a new local folder gets *mode*; stores have no folders."""
         if not self.is_local or os.path.isdir(self.path):
             return
-        with self._told("make the folder"):
+        with self.telling("make the folder"):
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             with suppress(FileExistsError):
                 os.mkdir(self.path, mode)
@@ -327,7 +328,7 @@ class Place:
         """
         if self.is_local:
             self.make_folder()
-            with self._told("lock"), _flock(os.path.join(self.path, ".lock"), self.uri):
+            with self.telling("lock"), _flock(os.path.join(self.path, ".lock"), self.uri):
                 yield
         else:
             with _heartbeat(self, beat_s, expires_s):
@@ -336,8 +337,8 @@ class Place:
     # -- faults -------------------------------------------------------------------------------
 
     @contextmanager
-    def _told(self, doing: str) -> Iterator[None]:
-        """Turn faults of the storage into sentences; a missing file stays ``FileNotFoundError``."""
+    def telling(self, doing: str) -> Iterator[None]:
+        """Within it, faults of the storage become sentences; a missing file stays ``FileNotFoundError``."""
         try:
             yield
         except (CorpusGuardError, FileNotFoundError):
@@ -527,25 +528,38 @@ def _below_remote(path: str, base: Place) -> Place:
 
 
 def _remote(uri: str, scheme: str) -> Place:
-    base, mark, query = uri.partition("?") if scheme in _ARROW_SCHEMES else (uri, "", "")
-    base = base.rstrip("/")
+    if scheme not in _ARROW_SCHEMES:
+        base = uri.rstrip("/")
+        filesystem, path = _fsspec_filesystem(base, scheme)
+        return Place(base, path.rstrip("/") or "/", "", filesystem)
+    base, mark, query = uri.partition("?")
+    authority, _, rest = base[len(scheme) + 3 :].strip("/").partition("/")
+    root = f"{base[: len(scheme) + 3]}{authority}"
+    filesystem, top = _arrow_filesystem(root, mark + query)
+    path = f"{top.rstrip('/')}/{unquote(rest)}" if rest else top
+    return Place(f"{root}/{quote(rest, safe=_URI_SAFE)}" if rest else root, path, mark + query, filesystem)
+
+
+@lru_cache(maxsize=64)  # a connection per bucket, not per file: making one may ask the store for its region
+def _arrow_filesystem(root: str, query: str) -> tuple[Any, str]:
     try:
-        if scheme in _ARROW_SCHEMES:
-            base = base[: len(scheme) + 3] + quote(base[len(scheme) + 3 :], safe=_URI_SAFE)
-            filesystem, path = pafs.FileSystem.from_uri(base + mark + query)
-            return Place(base, path, mark + query, filesystem)
+        filesystem, path = pafs.FileSystem.from_uri(root + query)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as fault:
-        raise UsageError(f"Cannot use {uri}: {one_line(fault)}. Check the address.") from fault
+        raise UsageError(f"Cannot use {root}: {one_line(fault)}. Check the address.") from fault
+    return filesystem, str(path)
+
+
+def _fsspec_filesystem(uri: str, scheme: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        filesystem, path = fsspec.core.url_to_fs(base)
+        filesystem, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as fault:
         raise UsageError(
             f"Cannot use {uri}: nothing installed reads '{scheme}://' ({one_line(fault)}). "
             f"Install the fsspec package for it or use a local path."
         ) from fault
-    return Place(base, path.rstrip("/") or "/", "", pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)))
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), str(path)
 
 
 def _entry(name: str, info: dict[str, Any]) -> Entry:
