@@ -9,7 +9,18 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from corpus_guard.report.render import MARKS, TITLES, in_the_way, number, results, sections_of, share, shown, verdict
+from corpus_guard.report.render import (
+    MARKS,
+    TITLES,
+    in_the_way,
+    number,
+    results,
+    sections_of,
+    share,
+    short,
+    shown,
+    verdict,
+)
 
 _MOST = 50
 _NOT_KNOWN = "*not known*"
@@ -22,7 +33,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         f"# {TITLES[report['job']]}: {prose(report['run'])}",
         f"{prose(report['policy']['title'])} · as of {prose(report['as_of'])} · {prose(report['tool'])}",
-        f"## {head['mark']} {prose(head['word'])}",
+        f"## {head['mark']} {prose(head['word'])}".replace("  ", " "),
         prose(report["conclusion"]["sentence"]) + _clause(report["conclusion"]["clause"]),
     ]
     lines += [f"> {prose(notice)}" for notice in report["policy"]["notices"]]
@@ -50,9 +61,8 @@ def markdown(report: dict[str, Any]) -> str:
 def prose(text: str) -> str:
     """*text* with every character escaped that Markdown, GitHub's or GitLab's, could read as markup."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
-    text = re.sub(r"([\\`*_{}\[\]()#+!|~$:^=])", r"\\\1", text)
-    text = re.sub(r"(?i)\b(www)\.", r"\1\\.", text)
-    return re.sub(r"^(\s*)(-|\d+\.)", lambda found: f"{found[1]}{found[2][:-1]}\\{found[2][-1]}", text)
+    text = re.sub(r"([\\`*_\[\]#|~$]|:(?=//)|(?<=www)\.)", r"\\\1", text, flags=re.IGNORECASE)
+    return re.sub(r"^(\s*)([-+]|\d+[.)])(?=\s|$)", lambda found: f"{found[1]}{found[2][:-1]}\\{found[2][-1]}", text)
 
 
 def code(text: str | None) -> str:
@@ -131,7 +141,7 @@ def _provisions(report: dict[str, Any]) -> list[str]:
             prose(row["clause"]),
             prose(row["level"]),
             _result(row["result"]),
-            "; ".join([prose(row["sentence"]), *(_of(rate) for rate in row["rates"])]),
+            " ".join([prose(row["sentence"]), *(_of(rate) for rate in row["rates"])]),
             code(row["rule"]),
         )
         for row in report["provisions"]
@@ -198,7 +208,7 @@ def _sources(report: dict[str, Any]) -> list[str]:
     counts = " · ".join(f"{_result(word)}: {number(sources[word])}" for word in ("keep", "exclude", "hold"))
     return [
         "## Sources",
-        f"{number(sources['total'])} sources. {counts}. Excluded is a source over {sources['limit']['percent']}"
+        f"{number(sources['total'])} sources. {counts}. Excluded is a source over {short(sources['limit']['percent'])}"
         f"{_clause(sources['limit']['clause'])}; what decides is {prose(sources['decide'])}.",
         _table(("Source", "Decision", "Share", "Between", "Why"), rows),
         _cut(len(rows), sources["total"], "sources.parquet"),
@@ -239,7 +249,7 @@ def _stages(report: dict[str, Any]) -> list[str]:
 
 def _minimum(check: dict[str, Any]) -> str:
     minimum = check["minimum"]
-    return f", at least {minimum['percent']}{_clause(minimum['clause'])}" if minimum else ""
+    return f", at least {short(minimum['percent'])}{_clause(minimum['clause'])}" if minimum else ""
 
 
 def _draw(check: dict[str, Any]) -> list[tuple[str, str]]:

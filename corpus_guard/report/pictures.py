@@ -53,7 +53,7 @@ def share_per_source(sources: dict[str, Any]) -> str | None:
         return None
     limit = 100 * sources["limit"]["numerator"] / sources["limit"]["denominator"]
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": "share-per-source"}):
-        figure, axes = _canvas(len(rows), below=0.75)
+        figure, axes = _canvas(len(rows), above=0.42, below=0.5)
         for y, row in enumerate(rows):
             share = 100 * row["illegal"] / row["documents"]
             colour = _COLOUR[row["decision"]]
@@ -73,9 +73,7 @@ def share_per_source(sources: dict[str, Any]) -> str | None:
         axes.set_xlabel("share of documents with an illegal or unhealthy risk; line: interval", fontsize=8)
         present = [decision for decision in _COLOUR if any(row["decision"] == decision for row in rows)]
         handles = [Line2D([], [], color=_COLOUR[d], marker=_MARKER[d], linestyle="none", label=d) for d in present]
-        figure.legend(
-            handles=handles, loc="lower right", bbox_to_anchor=(0.995, 0.0), ncols=3, frameon=False, fontsize=8
-        )
+        figure.legend(handles=handles, loc="upper right", ncols=3, frameon=False, fontsize=8, borderaxespad=0.2)
         return _svg(figure, "Illegal share of the worst sources, with intervals and the limit")
 
 
@@ -85,12 +83,12 @@ def documents_per_risk(risks: Sequence[dict[str, Any]]) -> str | None:
     if not rows:
         return None
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": "documents-per-risk"}):
-        figure, axes = _canvas(len(rows), below=0.6)
+        figure, axes = _canvas(len(rows), above=0.08, below=0.5)
         counts = [row["documents"] for row in rows]
         axes.barh(range(len(rows)), counts, height=0.62, color=_BAR, left=0)
         for y, count in enumerate(counts):
             _note(axes, y, f"{count:,}")
-        _names(axes, [f"{row['en']}  {row['risk']}" for row in rows])
+        _names(axes, [f"{row['risk']} {row['en']}" for row in rows])
         if max(counts) > 50 * min(counts):
             axes.set_xscale("symlog", linthresh=1, linscale=0.3)
             powers = [10**power for power in range(len(str(max(counts))))]
@@ -106,7 +104,7 @@ def retention(steps: Sequence[dict[str, Any]]) -> str | None:
     if not steps or not steps[0]["documents"]["denominator"]:
         return None
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": "retention"}):
-        figure, axes = _canvas(len(steps), below=0.45, row=0.34)
+        figure, axes = _canvas(len(steps), above=0.08, below=0.5, row=0.34)
         read = steps[0]["documents"]["denominator"]
         before = read
         for y, step in enumerate(steps):
@@ -115,8 +113,10 @@ def retention(steps: Sequence[dict[str, Any]]) -> str | None:
             axes.barh(y, left, height=0.6, color=_KEEP)
             _note(axes, y, f"{left:,}  ({step['documents']['percent']})")
             lost = before - left
-            if lost:
-                axes.text(0.012 * read, y, f"− {lost:,}", color="white", va="center", fontsize=8)
+            if lost and left > 0.15 * read:
+                axes.text(left - 0.008 * read, y, f"− {lost:,}", color="white", ha="right", va="center", fontsize=8)
+            elif lost:
+                axes.text(before + 0.008 * read, y, f"− {lost:,}", color=_SOFT, va="center", fontsize=8)
             before = left
         _names(axes, [step["step"] for step in steps])
         axes.set_xlim(0, read * 1.005)
@@ -126,9 +126,8 @@ def retention(steps: Sequence[dict[str, Any]]) -> str | None:
         return _svg(figure, "Documents left after each step")
 
 
-def _canvas(rows: int, *, below: float, row: float = _ROW) -> tuple[Figure, Any]:
+def _canvas(rows: int, *, above: float, below: float, row: float = _ROW) -> tuple[Figure, Any]:
     """A figure with room for *rows* names on the left and numbers on the right; margins in inches above and below."""
-    above = 0.35
     height = above + below + rows * row
     figure = Figure(figsize=(_WIDTH, height))
     FigureCanvasSVG(figure)

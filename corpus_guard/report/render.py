@@ -138,9 +138,16 @@ def share(value: float | None) -> str:
     """A share between 0 and 1 as a percentage; not for figures that decide (those are exact rates)."""
     if value is None:
         return "not known"
-    if value in (0, 1) or 0.001 <= value <= 0.999:
-        return f"{100 * value:.4g} %"
-    return f"{100 * value:.2g} %" if value < 0.001 else f"{100 * value:.5g} %"
+    digits = 2
+    while digits < 12 and value not in (0, 1) and round(value, digits + 2) in (0, 1):
+        digits += 1
+    return f"{100 * value:.{digits}f} %"
+
+
+def short(percent: str) -> str:
+    """A limit as people write it: ``5 %`` for ``5.00 %``."""
+    figure, unit = percent.split(" ")
+    return f"{figure.rstrip('0').rstrip('.')} {unit}"
 
 
 def verdict(report: dict[str, Any]) -> dict[str, str]:
@@ -158,7 +165,7 @@ def verdict(report: dict[str, Any]) -> dict[str, str]:
         tone, word = "good", "Conforms"
     else:
         tone, word = "none", "No conclusion"
-    return {"tone": tone, "word": word, "mark": {"good": "✓", "bad": "✗", "open": "?", "none": "–"}[tone]}
+    return {"tone": tone, "word": word, "mark": {"good": "✓", "bad": "✗"}.get(tone, "")}
 
 
 def tiles(report: dict[str, Any]) -> list[dict[str, str | None]]:
@@ -181,7 +188,7 @@ def tiles(report: dict[str, Any]) -> list[dict[str, str | None]]:
         if sources:
             limit = sources["limit"]
             figure = f"{number(sources['exclude'])} of {number(sources['total'])}"
-            small = f"over {limit['percent']}" + (f", {limit['clause']}" if limit["clause"] else "")
+            small = f"over {short(limit['percent'])}" + (f", {limit['clause']}" if limit["clause"] else "")
         made.append(_tile("Sources excluded", figure, small))
         if report["job"] == "sources":
             made.append(_tile("On hold", number(sources["hold"]) if sources else None, "not judged well enough"))
@@ -203,7 +210,9 @@ def _rate_tile(title: str, check: dict[str, Any] | None, key: str) -> dict[str, 
     rate = check[key] if check else None
     minimum = check["minimum"] if check else None
     needs = (
-        f"at least {minimum['percent']}" + (f", {minimum['clause']}" if minimum["clause"] else "") if minimum else None
+        f"at least {short(minimum['percent'])}" + (f", {minimum['clause']}" if minimum["clause"] else "")
+        if minimum
+        else None
     )
     if rate is None:
         return _tile(title, None, needs)
@@ -234,7 +243,7 @@ def html(report: dict[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, share=share, mark=MARKS.__getitem__, tone=TONES.__getitem__)
+    environment.filters.update(number=number, share=share, short=short, mark=MARKS.__getitem__, tone=TONES.__getitem__)
     sections = sections_of(report)
     present = {"provisions": report["provisions"], "corpus": True, "limits": report["limits"], "digests": True}
     drawn = {
