@@ -312,7 +312,7 @@ class RunFolder:
                 f"Set restricted to a folder outside of it."
             )
         if _inside(self.run, self.restricted):
-            raise UsageError(f"The run folder {self.run} lies inside {self.restricted}. Set restricted to another folder.")
+            raise UsageError(f"The run folder {self.run} lies inside {self.restricted}. Set another restricted folder.")
         self.run.make_folder()
         self.restricted.make_folder(0o700)
         _shut_out_others(self.restricted)
@@ -342,7 +342,8 @@ class RunFolder:
             return as_of
         except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise UsageError(f"{self.identity} is not a run's identity any more; choose another run name.") from fault
-        differing = sorted(part for part in first.keys() | identity.keys() if first.get(part) != identity.get(part))
+        parts = first.keys() | identity.keys()
+        differing = sorted(part for part in parts if first.get(part, "") != identity.get(part, ""))
         if differing:
             changes = "; ".join(
                 f"{_PARTS.get(part, part)} ({_short(first.get(part))} then, {_short(identity.get(part))} now)"
