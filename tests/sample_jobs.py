@@ -43,8 +43,6 @@ def misbehave(item: Item, folder: str, where: str) -> None:
         raise ValueError(f"{item.key} is unlucky. " + "long " * 5000)
     elif deed == "exit":
         raise SystemExit(3)
-    elif deed == "silent":
-        raise StopIteration
 
 
 def deeds(folder: Path) -> list[str]:
@@ -74,7 +72,10 @@ class PlainFront:
 
     def work(self, item: Item) -> Iterator[pa.RecordBatch | Status]:
         misbehave(item, self.folder, "front")
-        yield {"square": item.rows**2}
+        if (item.payload or {}).get("front") == "tell":
+            yield {"told": os.environ.get(item.payload["name"])}
+        else:
+            yield {"square": item.rows**2}
 
 
 @dataclass

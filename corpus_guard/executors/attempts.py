@@ -57,7 +57,7 @@ class Attempts:
     ) -> None:
         self._fresh: Iterator[Item] | None = iter(items)
         self._next_fresh: Try | None = None
-        self._limits = limits
+        self.limits = limits
         self._outcome = outcome
         self._on_failure = on_failure
         self._clock = clock
@@ -104,7 +104,7 @@ class Attempts:
     def charge(self, tried: Try, reason: str, error: str) -> None:
         """It was this item's doing: one attempt gone, and the next one alone, or given up."""
         tried.attempts += 1
-        if tried.attempts >= self._limits.attempts:
+        if tried.attempts >= self.limits.attempts:
             self._fail(tried, reason, error)
         else:
             tried.alone = True
@@ -118,11 +118,11 @@ class Attempts:
     def postpone(self, tried: Try, error: str) -> None:
         """Storage or the cluster failed: no attempt gone, but not for ever."""
         tried.infrastructure += 1
-        if tried.infrastructure > self._limits.infrastructure_budget:
+        if tried.infrastructure > self.limits.infrastructure_budget:
             self._fail(tried, "error", f"Storage or the cluster failed {tried.infrastructure} times; last: {error}")
             return
         self._count += 1
-        due = self._clock() + self._limits.delay(tried.infrastructure)
+        due = self._clock() + self.limits.delay(tried.infrastructure)
         heapq.heappush(self._postponed, (due, self._count, tried))
 
     def put_back(self, tried: Try, suspect: bool = False) -> None:
