@@ -489,7 +489,8 @@ def write_manifest(place: Place, shards: Sequence[Shard], bad: Sequence[BadShard
 def read_manifest(place: Place) -> tuple[list[Shard], list[BadShard]]:
     """What ``write_manifest`` wrote, sorted by name; ``FileNotFoundError`` if there is none."""
     try:
-        lines = pq.read_table(pa.BufferReader(place.read_bytes()), schema=MANIFEST).to_pylist()
+        data = pa.BufferReader(place.read_bytes())
+        lines = pq.read_table(data, schema=MANIFEST, page_checksum_verification=True).to_pylist()
     except _READ_FAULTS as fault:
         if isinstance(fault, FileNotFoundError):
             raise
@@ -510,7 +511,7 @@ def table_bytes(table: pa.Table, metadata: dict[str, str] | None = None) -> pa.B
     if metadata is not None:
         table = table.replace_schema_metadata(dict(sorted(metadata.items())))
     sink = pa.BufferOutputStream()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -671,6 +672,7 @@ class _Opened:
                 read_dictionary=self._repeating(groups, what, chunks),
                 pre_buffer=whole,
                 buffer_size=0 if whole else (1 << 20 if self.place.is_local else 8 << 20),
+                page_checksum_verification=True,
             )
             batches = file.iter_batches(batch_size=rows, row_groups=groups, columns=what.paths, use_threads=False)
             while True:
@@ -683,6 +685,8 @@ class _Opened:
                         raise
                 if batch is None:
                     return
+                for column in batch.columns:
+                    _check_indices(column)
                 if batch.num_rows:
                     yield batch
 
@@ -777,6 +781,26 @@ def _runs(ends: _Integers, limit: int) -> Iterator[tuple[int, int]]:
         hi = max(int(np.searchsorted(ends, before + limit, side="right")), lo + 1)
         yield lo, hi
         lo = hi
+
+
+def _check_indices(array: pa.Array) -> None:
+    """Arrow reads indices of damaged dictionaries without a look at them; what takes by them must not fail later."""
+    of = array.type
+    if pa.types.is_dictionary(of):
+        bounds = pc.min_max(array.indices).as_py()
+        if bounds["max"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(array.dictionary):
+            raise pa.ArrowInvalid(f"Dictionary index {bounds['max']} of {len(array.dictionary)} values")
+    elif pa.types.is_struct(of):
+        for child in array.flatten():
+            _check_indices(child)
+    elif pa.types.is_nested(of) and _has_dictionary(of):
+        _check_indices(array.cast(_pairs(of)).flatten() if pa.types.is_map(of) else array.flatten())
+
+
+def _has_dictionary(of: pa.DataType) -> bool:
+    if pa.types.is_dictionary(of):
+        return True
+    return any(_has_dictionary(of.field(i).type) for i in range(of.num_fields)) if pa.types.is_nested(of) else False
 
 
 def row_bytes(array: pa.Array) -> _Integers:
@@ -1389,7 +1413,7 @@ class ShardWriter:
         self._waiting_rows = 0
         self._waiting_bytes = 0
         self._scratch = place.scratch()
-        self._writer: Any = pq.ParquetWriter(self._scratch, schema, compression="zstd")
+        self._writer: Any = pq.ParquetWriter(self._scratch, schema, compression="zstd", write_page_checksum=True)
 
     def write(self, table: pa.Table) -> None:
         """Append *table*, which has the columns and types of the schema."""

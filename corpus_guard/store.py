@@ -66,14 +66,15 @@ class Store:
         table: pa.Table,
         metadata: Mapping[str, str] | None = None,
         skipped: Iterable[str] = (),
+        sampled: bool = False,
     ) -> None:
         """
         Keep the findings of *unit*, one row per document; equal findings give equal bytes.
 
-        *skipped*: the blacklisted sources whose documents were left out, if any. Raises
-        ``ValueError`` if the table has not the unit's rows.
+        *skipped*: the blacklisted sources whose documents were left out, if any. *sampled*: a store of a sample,
+        which has only the drawn rows. Raises ``ValueError`` if the table has not the unit's rows.
         """
-        if table.num_rows != unit.rows:
+        if table.num_rows != unit.rows and not sampled:
             raise ValueError(f"{table.num_rows} rows of findings for {unit.rows} documents of {unit.name}")
         sources = sorted(set(skipped))
         about = dict(metadata or {})
@@ -96,7 +97,8 @@ class Store:
         """
         place, data = self._find(key, unit, blacklisted)
         try:
-            return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+            names = None if columns is None else list(columns)
+            return pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as fault:
             raise _damaged(place, fault) from fault
 
