@@ -155,6 +155,7 @@ class _Entry:
     place: str
     at: tuple[Path, int]
     id: str
+    named: bool
     risk: str
     term: str
     text: str
@@ -335,6 +336,7 @@ class _Draft:
                 place=f"{path.name}:{line}",
                 at=(path, line),
                 id=row.get("id", "").strip() or f"{path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}",
+                named="id" in row,
                 risk=path.stem,
                 term=row["term"].strip(),
                 text=text,
@@ -498,11 +500,11 @@ class _Draft:
     def _check_ids(self, combinations: list[_Combination]) -> None:
         seen: dict[str, str] = {}
         path = self.folder / "combinations.yaml"
-        for at, id, place in [(e.at, e.id, e.place) for e in self.entries] + [
-            ((path, c.at), c.id, f"{path.name}:{c.at}") for c in combinations
-        ]:
-            if id in seen and not _same_term_twice(self.entries, id):
-                self._of(at[0]).add_line(at[1], f"id '{shown(id)}' is taken by {seen[id]}; ids are never used twice.")
+        named = [(entry.at, entry.id, entry.place) for entry in self.entries if entry.named]
+        named += [((path, c.at), c.id, f"{path.name}:{c.at}") for c in combinations]
+        for (file, line), id, place in named:
+            if id in seen:
+                self._of(file).add_line(line, f"id '{shown(id)}' is taken by {seen[id]}; ids are never used twice.")
             seen.setdefault(id, place)
 
     def _check_duplicates(self) -> None:
@@ -537,12 +539,6 @@ class _Draft:
                 self._of(path).add_line(
                     line, f"'{shown(text)}' is an entry itself and would silence it; retire the entry instead."
                 )
-
-
-def _same_term_twice(entries: list[_Entry], id: str) -> bool:
-    """Ids made from equal terms are equal; the duplicate is told as such, once."""
-    same = [(entry.risk, entry.text) for entry in entries if entry.id == id and entry.status == "active"]
-    return len(same) > 1 and len(set(same)) == 1
 
 
 def _listed(value: Any) -> list[Any]:

@@ -42,12 +42,15 @@ class KeywordRecipe:
     library_path: str
     engine: EngineName = "auto"
     digest: str = field(init=False)
+    judging_digest: str = field(init=False)
     name: str = field(init=False, default="keywords")
     kind: Literal["keyword"] = field(init=False, default="keyword")
     device: Literal["cpu"] = field(init=False, default="cpu")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", load_library(self.library_path).digest)
+        library = load_library(self.library_path)
+        object.__setattr__(self, "digest", library.digest)
+        object.__setattr__(self, "judging_digest", library.rules_digest)
 
     def build(self) -> "KeywordStage":
         library = load_library(self.library_path)

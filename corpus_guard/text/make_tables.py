@@ -13,7 +13,7 @@ from pathlib import Path
 
 TABLE = Path(__file__).with_name("code_points.tsv")
 
-DELETED = (
+DELETED = frozenset(
     [0x00, 0xAD, 0x034F, 0x061C, 0x180E]  # NUL, soft hyphen, grapheme joiner, Arabic letter mark, vowel separator
     + [*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)]  # zero width and direction marks
     + [0xFEFF, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0xE0000, 0xE0080)]  # selectors, tags
@@ -37,7 +37,7 @@ def fold(code: int) -> int:
     if code in DELETED:
         return 0
     char = chr(code)
-    if 0xD800 <= code <= 0xDFFF:
+    if unicodedata.category(char) in ("Cn", "Co", "Cs"):
         return code
     if char.isspace() or unicodedata.category(char) in ("Zs", "Zl", "Zp"):
         return 0x20
