@@ -204,6 +204,11 @@ class Policy:
                 return rule
         raise KeyError(id)
 
+    def clause(self, rule: Rule) -> str:
+        """The clause of *rule* to print: the confirmed one where a named person has confirmed it."""
+        confirmed = self.confirmed.get(rule.id)
+        return confirmed.clause if confirmed else rule.clause
+
     def source_rule(self, phase: str) -> SourceRule | None:
         """
         The strictest limit for sources in *phase*; a rule without phase holds in both.
@@ -321,11 +326,10 @@ class Policy:
         """
         SHA-256 (64 hex) of what decides, after ``extends`` was resolved.
 
-        Title, status, notes and confirmations are left out: correcting a title or confirming a rule does not make a
-        run another one. The order and layout of files do not matter either.
+        Id, title, status, notes and confirmations are left out: correcting a title or confirming a rule does not make
+        a run another one. The order and layout of files do not matter either.
         """
-        content = {"id": self.id} | self._deciding
-        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        canonical = json.dumps(self._deciding, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -381,9 +385,9 @@ def _count(value: Any) -> int:
 
 
 def _positive(value: Any) -> int:
-    if _count(value) == 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError("must be a whole number, 1 or more")
-    return int(value)
+    return value
 
 
 def _flag(value: Any) -> bool:
@@ -539,11 +543,47 @@ def load_policy(name_or_path: str | Path) -> Policy:
     merged = _Merged(faults)
     for one in _chain(path, faults):
         merged.add(one)
-    faults.stop()  # what is misshapen cannot be checked further
     policy = _read(merged, faults)
     faults.stop()
     assert policy is not None
     return replace(policy, files=tuple(merged.files))
+
+
+def confirm(path: Path, policy: Policy, rule: str, *, by: str, on: date, clause: str) -> Policy:
+    """
+    Record that a named person compared one rule with the text of the standard (``policy verify``).
+
+    The record is a policy file of its own at *path*, which extends *policy* and adds nothing but confirmations; runs
+    name it instead of the shipped one. Raises ``UsageError`` where there is no such rule, or where the file at *path*
+    is something else. Returns the policy in that file.
+    """
+    known = [each.id for each in policy.rules]
+    if rule not in known:
+        raise UsageError(f"policy {policy.id}: has no rule '{shown(rule)}'{near(rule, known) or '.'}")
+    if not by.strip() or not clause.strip():
+        raise UsageError("A confirmation needs the name of a person and the clause as the text has it.")
+    data: dict[str, Any] = {
+        "kind": "policy",
+        "schema": 1,
+        "id": f"{policy.id}-confirmed",
+        "title": policy.title,
+        "extends": policy.id if shipped("policies", policy.id) else str(Path(policy.files[-1]).resolve()),
+        "confirmed": {},
+    }
+    if path.exists():
+        found, _ = read_yaml(path)
+        if not isinstance(found, dict) or set(found) != set(data) or found["extends"] != data["extends"]:
+            raise UsageError(f"{path}: is no record of confirmations of policy {policy.id}; name another file.")
+        load_policy(path)  # refuses a record that was damaged
+        data = found
+    data["confirmed"][rule] = {"by": by, "on": on.isoformat(), "clause": clause}
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in data.items() if key != "confirmed"]
+    lines.append("confirmed:")
+    lines += [f"  {id}: {json.dumps(entry, ensure_ascii=False)}" for id, entry in sorted(data["confirmed"].items())]
+    whole = path.with_name(path.name + ".part")
+    whole.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    whole.replace(path)
+    return load_policy(path)
 
 
 def find_policy(name_or_path: str | Path, beside: Path | None = None) -> Path:
@@ -682,6 +722,7 @@ class _Merged:
             self.faults.told(file.name, file.line("drop"), "'drop' must be a list of rule ids.")
             return
         for i, id in enumerate(drop):
+            self.faults.where[("drop", str(id))] = (file.name, file.line("drop", i))
             if not isinstance(id, str) or self.rules.pop(id, None) is None:
                 guess = near(str(id), self.rules) or "."
                 self.faults.told(
@@ -960,7 +1001,9 @@ def _references(policy: Policy, known: Iterable[str], faults: _Faults) -> None:
     for rule in policy.rules:
         for argument in ("rules", "also", "shown_by"):
             for other in rule.arguments.get(argument) or ():
-                if other not in known:
+                if other not in known and ("drop", other) in faults.where:
+                    faults.at(("drop", other), f"drops '{other}', which rule '{rule.id}' names; change that rule too.")
+                elif other not in known:
                     place: KeyPath = ("rules", rule.id, argument)
                     guess = near(other, known) or "."
                     faults.at(place, f"rule '{rule.id}': names rule '{shown(other)}', which there is not{guess}")

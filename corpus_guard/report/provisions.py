@@ -83,7 +83,7 @@ def _row(rule: Rule, answer: _Answer, policy: Policy) -> ProvisionResult:
         sentence += f" Advisory: the provision is at level '{rule.level}'."
     return ProvisionResult(
         rule=rule.id,
-        clause=rule.clause,
+        clause=policy.clause(rule),
         level=rule.level,
         result=answer.result,
         sentence=sentence,
@@ -116,7 +116,11 @@ class _Question:
     others: Mapping[str, _Answer]
 
     def rate(self, numerator: int, denominator: int) -> tuple[Rate, ...]:
-        return (Rate(numerator, denominator, self.rule.clause),)
+        return (Rate(numerator, denominator, self.clause),)
+
+    @property
+    def clause(self) -> str:
+        return self.policy.clause(self.rule)
 
     @property
     def text_only(self) -> bool:
@@ -207,7 +211,7 @@ def _report_share(q: _Question) -> _Answer:
     unknown = shares.get(None, 0)
     named = {value: n for value, n in shares.items() if value is not None and n}
     told = ", ".join(f"{value} {n:,}" for value, n in sorted(named.items()))
-    rates = tuple(Rate(n, total, q.rule.clause) for _, n in sorted(named.items()))
+    rates = tuple(Rate(n, total, q.clause) for _, n in sorted(named.items()))
     limit: Fraction | None = q.rule["max"]
     if limit is not None:
         part = shares.get(q.rule["of"], 0)
@@ -309,7 +313,7 @@ def _stages_ran(q: _Question) -> _Answer:
             unknown.append(stage)
             continue
         told.append(f"{stage} looked at {found.looked_at:,} of {_n(found.documents, 'document')}")
-        rates.append(Rate(found.looked_at, found.documents, q.rule.clause))
+        rates.append(Rate(found.looked_at, found.documents, q.clause))
         if found.looked_at * least.denominator < least.numerator * found.documents:
             short.append(stage)
     if q.rule["stages_are"] == "examples" and len(short) + len(unknown) < len(q.rule["coverage_of"]):
@@ -552,7 +556,8 @@ _VERBS: dict[str, Callable[[_Question], _Answer]] = {
     "all_of": _all_of,
 }
 _MEASURED = (
-    "sample_rate", "library_count", "library_cover", "library_age", "entry_length", "classifier_cover", "export", "all_of",
+    "sample_rate", "library_count", "library_cover", "library_age", "entry_length", "classifier_cover",
+    "export", "all_of",
 )  # fmt: skip
 """What is counted here and cannot be stated instead."""
 
@@ -607,4 +612,4 @@ def _some(items: list[str], most: int = 8) -> str:
 
 
 def _named(q: _Question, ids: Iterable[str]) -> list[str]:
-    return [f"{id} ({q.policy.rule(id).clause})" for id in ids]
+    return [f"{id} ({q.policy.clause(q.policy.rule(id))})" for id in ids]
