@@ -170,7 +170,8 @@ def rogan_gladen(rate: Any, sensitivity: float, specificity: float) -> Any:
     A diagnostic, not a gate: it is as uncertain as the errors it is given, and NaN where the detector knows nothing
     (sensitivity + specificity not over 1).
     """
-    gain = sensitivity + specificity - 1
+    false_positives = 1 - specificity
+    gain = sensitivity - false_positives
     rate = np.asarray(rate, np.float64)
-    corrected = np.clip((rate + specificity - 1) / gain, 0, 1) if gain > 0 else np.full_like(rate, np.nan)
+    corrected = np.clip((rate - false_positives) / gain, 0, 1) if gain > 0 else np.full_like(rate, np.nan)
     return float(corrected) if corrected.ndim == 0 else corrected
