@@ -53,9 +53,7 @@ unless ``state`` is ``ok``. ``id`` and ``source`` are null where the corpus has 
 DOCUMENTS = pa.schema([field for field in BATCH if field.name not in ("text", "url", "collected_at")])
 """Findings of the reading itself: who each row is. Written once per unit and way of reading, shared by all stages."""
 
-HIT = pa.struct(
-    [("entry", pa.uint32()), ("start", pa.uint32()), ("end", pa.uint32()), ("edges", pa.uint8())]
-)
+HIT = pa.struct([("entry", pa.uint32()), ("start", pa.uint32()), ("end", pa.uint32()), ("edges", pa.uint8())])
 """
 One keyword match. ``entry`` indexes the sorted literals of the keyword stage's digest; ``start``
 and ``end`` are code points of the raw text; ``edges`` bit 0 (bit 1) is set where the character
@@ -137,10 +135,22 @@ class Recipe(Protocol):
     when findings could change. ``device``: ``gpu`` recipes run in the executor's second pool.
     """
 
-    name: str
-    kind: Literal["keyword", "classifier", "screen"]
-    digest: str
-    device: Literal["cpu", "gpu"]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Literal["keyword", "classifier", "screen"]: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def judging_digest(self) -> str:
+        """64 hex; changes when opinions could change though findings do not (levels, thresholds, calibration)."""
+        ...
+
+    @property
+    def device(self) -> Literal["cpu", "gpu"]: ...
 
     def build(self) -> Stage: ...
 

@@ -65,8 +65,11 @@ class Back(Protocol):
 class Job(Protocol):
     """``two_pools``: whether parcels go to a back. ``name`` is shown in progress and errors."""
 
-    name: str
-    two_pools: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def two_pools(self) -> bool: ...
 
     def open_front(self) -> Front: ...
 

@@ -1,0 +1,204 @@
+"""
+``apply``: documents, verdicts and source decisions become clean, removed and quarantined shards.
+
+read = clean + removed + quarantined, shard by shard. A clean shard has the input's own schema and
+name and appears only when it is whole; the shard's ``accounting/<shard>.json`` is written last
+and names the decisions it rests on: where it is and fits, the shard is done.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpus_guard.executors.seam import Back, Item, Status
+from corpus_guard.places import Place
+from corpus_guard.shards import Reading, Shard, ShardWriter, Unit, locate, read_schema, read_table
+from corpus_guard.steps.files import put_json, read_parquet
+from corpus_guard.steps.judge import Judge, JudgeJob
+from corpus_guard.store import RunFolder
+
+FATES = ("clean", "removed_document", "removed_source", "removed_blocked", "quarantined", "unread")
+CLEAN, DOCUMENT, SOURCE, BLOCKED, QUARANTINED, UNREAD = range(len(FATES))
+
+Fates = npt.NDArray[np.uint8]
+
+
+def fates(verdicts: pa.Table, excluded: pa.Array) -> Fates:
+    """
+    What becomes of each document: one of ``FATES``, by index.
+
+    In this order: what could not be read at all, what could not be judged, what is itself unqualified, what belongs to a
+    source in *excluded* (a null in it means the null source). Rows of blacklisted sources, which nobody
+    looked at, are removed with their source. Nothing unjudged is ever clean.
+    """
+    status, loss = verdicts.column("status"), verdicts.column("loss")
+    fate = np.full(verdicts.num_rows, CLEAN, np.uint8)
+    fate[_true(pc.is_in(verdicts.column("source"), excluded))] = SOURCE
+    fate[_true(pc.equal(status, "unqualified"))] = DOCUMENT
+    fate[_true(pc.equal(status, "quarantined"))] = QUARANTINED
+    fate[_true(pc.equal(loss, "skipped"))] = SOURCE
+    fate[_true(pc.equal(loss, "failed: reading"))] = UNREAD
+    return fate
+
+
+def excluded_sources(folder: RunFolder) -> pa.Array:
+    """Sources whose documents are not used: decided ``exclude``, or on ``hold``."""
+    sources = read_parquet(folder.sources, columns=["source", "decision"])
+    out = pc.invert(pc.equal(sources.column("decision"), "keep"))
+    return sources.column("source").filter(out).combine_chunks()
+
+
+def _true(mask: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(mask, False), dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLoad:
+    """One shard and the units it was planned in."""
+
+    shard: Shard
+    units: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class ApplyJob:
+    """Writes the outputs of shards under the source decisions whose digest is *decisions*."""
+
+    judging: JudgeJob
+    decisions: str
+    slice_bytes: int
+    two_pools: bool = False
+    name: str = "apply"
+
+    def open_front(self) -> "Apply":
+        return Apply(self)
+
+    def open_back(self) -> Back:
+        raise AssertionError("applying has no back")
+
+
+class Apply:
+    """A worker that writes output shards."""
+
+    def __init__(self, job: ApplyJob) -> None:
+        self._job = job
+        self._judge = Judge(job.judging)
+        self._folder = RunFolder(Place.of(job.judging.run), Place.of(job.judging.restricted))
+        self._excluded = excluded_sources(self._folder)
+        self._open: tuple[Unit, dict[str, pa.Table | None]] | None = None
+
+    def work(self, item: Item) -> Iterator[pa.RecordBatch | Status]:
+        load: ShardLoad = item.payload
+        name = load.shard.name
+        schema = read_schema(load.shard)
+        counts = np.zeros(len(FATES), np.int64)
+        with ExitStack() as stack:
+            clean = stack.enter_context(ShardWriter(self._folder.clean(name), schema))
+            removed = stack.enter_context(ShardWriter(self._folder.removed(name), removed_schema(schema)))
+            quarantined = stack.enter_context(ShardWriter(self._folder.quarantined(name), quarantined_schema(schema)))
+            for unit in load.units:
+                place = self._folder.verdicts(unit)
+                if not place.exists():
+                    counts[UNREAD] += unit.rows
+                    continue
+                verdicts = read_parquet(place)
+                fate = fates(verdicts, self._excluded)
+                written = np.zeros(unit.rows, np.bool_)
+                for row_lo, table in read_table(unit, self._job.slice_bytes):
+                    here = slice(row_lo - unit.row_lo, row_lo - unit.row_lo + table.num_rows)
+                    written[here] = True
+                    found = verdicts.slice(here.start, table.num_rows)
+                    clean.write(table.filter(pa.array(fate[here] == CLEAN)))
+                    removed.write(self._removed(unit, table, found, fate[here], removed.schema))
+                    lost = pa.array(fate[here] == QUARANTINED)
+                    quarantined.write(
+                        _beside(table.filter(lost), [found.column("loss").filter(lost)], quarantined.schema)
+                    )
+                fate[~written] = UNREAD  # damaged in a column that was not needed until now
+                counts += np.bincount(fate, minlength=len(FATES))
+        status = {"shard": name, "decisions": self._job.decisions}
+        status.update({fate_name: int(count) for fate_name, count in zip(FATES, counts, strict=True)})
+        put_json(self._folder.shard_accounting(name), status)
+        yield status
+
+    def _removed(self, unit: Unit, table: pa.Table, verdicts: pa.Table, fate: Fates, schema: pa.Schema) -> pa.Table:
+        """Removed rows with why they were: the reasons of every stage, and the field they lie in."""
+        out = pa.array((fate == DOCUMENT) | (fate == SOURCE) | (fate == BLOCKED))
+        table, verdicts = table.filter(out), verdicts.filter(out)
+        reasons = pa.array(_REMOVALS).take(pa.array(fate).filter(out))
+        evidence = self._evidence(unit, verdicts.column("row"), table)
+        return _beside(table, [reasons, verdicts.column("risks"), pa.array(evidence, pa.list_(pa.string()))], schema)
+
+    def _evidence(self, unit: Unit, rows: pa.ChunkedArray, table: pa.Table) -> list[list[str]]:
+        """Reasons of every stage for *rows* of *unit*; *table* holds the same rows as the input has them."""
+        reasons: list[list[str]] = [[] for _ in range(table.num_rows)]
+        if not reasons:
+            return reasons
+        for name, reader in self._judge.readers.items():
+            found = self._findings(name, unit)
+            if found is not None:
+                at = pc.index_in(rows, found.column("row").combine_chunks())
+                for mine, theirs in zip(reasons, reader.explain(found.take(at)), strict=True):
+                    mine.extend(theirs)
+        return [_with_fields(mine, table.slice(i, 1), self._job.judging.reading) for i, mine in enumerate(reasons)]
+
+    def _findings(self, name: str, unit: Unit) -> pa.Table | None:
+        """Findings of the unit at hand: read once for all its slices."""
+        if self._open is None or self._open[0] != unit:
+            self._open = (unit, {})
+        tables = self._open[1]
+        if name not in tables:
+            tables[name] = self._judge.stored(name, unit)
+        return tables[name]
+
+
+_REMOVALS = ("", "document", "source", "blocked", "", "")
+_ADDED = [
+    pa.field("removal", pa.string()),
+    pa.field("risks", pa.list_(pa.string())),
+    pa.field("evidence", pa.list_(pa.string())),
+]
+
+
+def removed_schema(schema: pa.Schema) -> pa.Schema:
+    """The input's columns (``input_removal`` for one that is called so) and why the row was removed."""
+    return _schema_with(schema, _ADDED)
+
+
+def quarantined_schema(schema: pa.Schema) -> pa.Schema:
+    """The input's columns and why the row could not be judged."""
+    return _schema_with(schema, [pa.field("loss", pa.string())])
+
+
+def _schema_with(schema: pa.Schema, added: list[pa.Field]) -> pa.Schema:
+    taken = {field.name for field in added}
+    fields = [field.with_name(f"input_{field.name}") if field.name in taken else field for field in schema]
+    return pa.schema([*fields, *added], schema.metadata)
+
+
+def _beside(table: pa.Table, added: list[pa.Array | pa.ChunkedArray], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays([*table.columns, *added], schema=schema)
+
+
+_SPAN = re.compile(r"(?<= )([0-9]+)-([0-9]+)(?= |$)")
+
+
+def _with_fields(reasons: list[str], row: pa.Table, reading: Reading) -> list[str]:
+    """Where text came from several fields, say in which field a span lies and where in it it starts."""
+    if len(reading.text) == 1 and reading.text[0] in row.schema.names:
+        return reasons
+    named = []
+    for reason in reasons:
+        span = _SPAN.search(reason)
+        try:
+            field, start = locate(row, reading, int(span[1])) if span else ("", 0)
+        except IndexError:
+            field = ""
+        named.append(f"{reason} in {field} at {start}" if field else reason)
+    return named

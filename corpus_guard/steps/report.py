@@ -1,0 +1,611 @@
+"""
+``report``: everything the steps left becomes one set of facts, held against the policy provision by provision.
+
+``report.json`` is the truth; HTML, Markdown and tables are drawn from it. What is not known stays
+null. The report is the last file of a run: where it is, the run is finished.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpus_guard.report import model
+from corpus_guard.report.evidence import Evidence, LibraryEvidence, SampleEvidence, SourceEvidence, StageEvidence
+from corpus_guard.report.provisions import evaluate
+from corpus_guard.sampling import DrawRecord
+from corpus_guard.shards import read_manifest
+from corpus_guard.sources.tally import RISK_COLUMNS, by
+from corpus_guard.statistics import clopper_pearson
+from corpus_guard.steps import Checked, Drawn, Judged, Result
+from corpus_guard.steps.files import read_json
+from corpus_guard.steps.plan import Plan, Todo
+from corpus_guard.steps.review import labels_of
+from corpus_guard.steps.setup import Run
+from corpus_guard.taxonomy import CODES
+
+
+@dataclass
+class Facts:
+    """What the steps of one job found out; ``None`` where a step did not run."""
+
+    plan: Plan
+    todo: Todo | None = None
+    judged: Judged | None = None
+    total: pa.Table | None = None
+    sources: pa.Table | None = None
+    accounting: dict[str, Any] | None = None
+    drawn: Drawn | None = None
+    integrity: dict[str, Any] | None = None
+    own: Checked | None = None
+    evaluated: Checked | None = None
+
+
+def write_report(run: Run, facts: Facts) -> dict[str, Any]:
+    """Write ``reports/``; ``report.json`` last. Gives it as plain values."""
+    from corpus_guard.report.markdown import markdown
+    from corpus_guard.report.render import html
+    from corpus_guard.report.tables import tables
+
+    report = build(run, facts)
+    plain = model.as_json(report)
+    place = run.folder.run / "reports"
+    for name, data in tables(plain).items():
+        (place / "tables" / name).put(data)
+    (place / "report.html").put(html(plain).encode())
+    (place / "report.md").put(markdown(plain).encode())
+    (place / "report.json").put(model.dump(report))
+    return plain
+
+
+def finished(run: Run) -> dict[str, Any] | None:
+    """
+    The report of a finished run, with its ``manifest``; ``None`` while there is none, or where people have settled
+    more of the sample since: then the report, and only it, is made again.
+    """
+    place = run.folder.run / "reports" / "report.json"
+    if not place.exists():
+        return None
+    report: dict[str, Any] = read_json(place)
+    if report["digests"].get("labels", "") != _labels_digest(run):
+        return None
+    return report | {"manifest": report["corpus"]["manifest"]}
+
+
+def build(run: Run, facts: Facts) -> model.Report:
+    """All facts as a report, provisions and conclusion among them."""
+    setup = run.setup
+    policy = setup.policy
+    labels = labels_of(run)
+    models = _models(run)
+    covered = _coverage(models)
+    library = _library(run)
+    evidence = _evidence(run, facts, labels, covered, library)
+    assessment = evaluate(policy, evidence)
+    failed = _failed(facts)
+    rate = policy.source_rule(setup.config.corpus.phase)
+    return model.Report(
+        job=setup.job,  # type: ignore[arg-type]
+        run=run.folder.run.name,
+        as_of=run.as_of.isoformat(),
+        policy=model.PolicyFacts(id=policy.id, title=policy.title, digest=policy.digest, notices=policy.notices),
+        corpus=_corpus(run, facts, failed),
+        conclusion=assessment.conclusion,
+        provisions=assessment.provisions,
+        accounting=_accounting(facts),
+        retention=model.retention_of(_counts(facts.accounting)) if facts.accounting else None,
+        sources=_sources(run, facts, rate),
+        risks=_risks(facts.total, policy),
+        stages=_stages(run, facts),
+        technical=_technical(run, facts),
+        manual=_manual(run, facts, labels),
+        library=library,
+        classifier=model.Classifier(
+            tuple(
+                model.ModelFacts(name=m.name, digest=recipe.digest, licence=m.licence, languages=tuple(m.languages))
+                for recipe, m in models
+            ),
+            tuple(
+                model.RiskCoverage(
+                    code,
+                    tuple(model.CoverageCell(model=c.model, positives=c.positives, status=c.status) for c in cells),
+                )
+                for code, cells in covered.items()
+            ),
+        )
+        if models
+        else None,
+        limits=_limits(run, facts, covered, library),
+        digests={
+            "manifest": facts.plan.manifest,
+            "policy": policy.digest,
+            "reading": setup.reading.digest,
+            "labels": _labels_digest(run),
+            **{recipe.name: recipe.digest for recipe in setup.recipes},
+        },
+    )
+
+
+def told(run: Run, report: dict[str, Any]) -> Result:
+    """What the report says, in a dozen lines, and what decides the exit code."""
+    documents = (report["accounting"] or {}).get("documents")
+    corpus, sources = report["corpus"], report["sources"]
+    lines = [
+        f"corpus      {corpus['shards']:,} shards, {_number(corpus['documents'])} documents of {_number(corpus['sources'])} sources"
+    ]
+    if corpus["failed_shards"] or corpus["failed_rows"]:
+        lines.append(
+            f"failed      {corpus['failed_shards']:,} shards unreadable, {_number(corpus['failed_rows'])} rows of others; named in failed/ and in the report"
+        )
+    if documents:
+        removed = documents["removed_document"] + documents["removed_source"] + documents["removed_blocked"]
+        lines.append(
+            f"documents   {documents['clean']:,} clean, {removed:,} removed ({documents['removed_document']:,} themselves, "
+            f"{documents['removed_source']:,} with their source), {documents['quarantined']:,} quarantined; balanced: {_yes(report['accounting']['balanced'])}"
+        )
+    if sources:
+        lines.append(
+            f"sources     {sources['keep']:,} kept, {sources['exclude']:,} excluded over {sources['limit']['percent']}, {sources['hold']:,} on hold"
+        )
+        for row in [row for row in sources["worst"] if row["decision"] != "keep"][:5]:
+            lines.append(
+                f"            {row['source'] or '(null)'}: {row['illegal']:,} of {row['documents']:,} ({row['share']['percent']}), {row['decision']}"
+            )
+    for name, key in (("technical", "evaluation"), ("manual", "qualified")):
+        check = report[name]
+        if check and check["drawn"] is not None:
+            found = check[key]
+            says = (
+                f"{found['numerator']:,} of {found['denominator']:,} qualified ({found['percent']})"
+                if found
+                else "not measured yet"
+            )
+            lines.append(f"{name:11} {check['drawn']:,} of {check['population']:,} drawn, {says}")
+    verdict = report["conclusion"]["value"]
+    lines.append(f"conclusion  {(verdict or 'per provision').replace('_', ' ')}: {report['conclusion']['sentence']}")
+    place = run.folder.run / "reports" / "report.html"
+    lines.append(f"report      {place.uri}")
+    lost = _lost(run, corpus)
+    if lost:
+        lines.append(f"exit 5      {lost}")
+    counting = [row["result"] for row in report["provisions"] if row["level"] == "shall"]
+    conforms = False if "does not conform" in counting else None if "needs evidence" in counting else True
+    summary = {
+        "run": run.folder.run.uri,
+        "report": place.uri,
+        "corpus": {k: corpus[k] for k in ("shards", "rows", "documents", "failed_shards", "failed_rows")},
+        "documents": documents,
+        "sources": {k: sources[k] for k in ("total", "keep", "exclude", "hold")} if sources else None,
+        "technical": _brief(report["technical"], "evaluation"),
+        "manual": _brief(report["manual"], "qualified"),
+        "conclusion": report["conclusion"]["value"],
+        "too_much_failed": lost,
+    }
+    return Result(summary, lines, bool(lost), conforms)
+
+
+def failures_of(run: Run, facts: Facts, until: str) -> Result:
+    """The end of a run that was asked for some steps only."""
+    corpus = {
+        "shards": len(facts.plan.shards),
+        "rows": facts.plan.rows,
+        "failed_shards": len(facts.plan.bad),
+        "failed_rows": facts.judged.failed_rows if facts.judged else None,
+    }
+    lost = _lost(run, corpus) if facts.judged else ""
+    lines = [f"{until} done: {corpus['shards']:,} shards, {corpus['rows']:,} rows"]
+    if facts.todo is not None:
+        lines.append(f"scanned     {len(facts.todo.loads):,} units; the store had {facts.todo.done_units:,}")
+    if facts.sources is not None:
+        decisions = facts.sources.column("decision").to_pylist()
+        lines.append("sources     " + ", ".join(f"{decisions.count(d):,} {d}" for d in ("keep", "exclude", "hold")))
+    if lost:
+        lines.append(f"exit 5      {lost}")
+    return Result({"step": until, **corpus, "too_much_failed": lost}, lines, bool(lost))
+
+
+def _lost(run: Run, corpus: dict[str, Any]) -> str:
+    """A sentence where more failed than the config allows: by rows, and by bytes for shards without footer; else nothing."""
+    allowed = run.setup.config.max_failed_share
+    rows, all_rows = corpus["failed_rows"] or 0, corpus["rows"] or 0
+    shards, unreadable = read_manifest(run.folder.manifest)
+    bad, total = sum(shard.size for shard in unreadable), sum(shard.size for shard in shards)
+    over_rows = rows * allowed.denominator > allowed.numerator * all_rows
+    over_bytes = bad * allowed.denominator > allowed.numerator * (total + bad)
+    if not (over_rows or over_bytes):
+        return ""
+    parts = [
+        f"{rows:,} of {all_rows:,} rows" if over_rows else "",
+        f"{bad:,} of {total + bad:,} bytes in unreadable shards" if over_bytes else "",
+    ]
+    return f"{' and '.join(part for part in parts if part)} failed, and max_failed_share is {float(allowed):g}; see failed/, mend or replace the shards and run corpus-guard retry, or raise max_failed_share."
+
+
+def _labels_digest(run: Run) -> str:
+    return hashlib.sha256(run.folder.labels.read_bytes()).hexdigest() if run.folder.labels.exists() else ""
+
+
+def _number(value: int | None) -> str:
+    return "an unknown number of" if value is None else f"{value:,}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "NO"
+
+
+def _brief(check: dict[str, Any] | None, key: str) -> dict[str, Any] | None:
+    return (
+        None if check is None else {"population": check["population"], "drawn": check["drawn"], "qualified": check[key]}
+    )
+
+
+# Sections
+
+
+def _failed(facts: Facts) -> tuple[model.FailedShard, ...]:
+    found = [model.FailedShard(bad.path, bad.error, None) for bad in facts.plan.bad]
+    if facts.judged:
+        found += [
+            model.FailedShard(f"{one['shard']} row group {one['group']}", one["error"], one["rows"])
+            for one in facts.judged.damage
+        ]
+        found += [
+            model.FailedShard(f"{one['shard']} rows {one['unit']}", "given up, see failed/", one["rows"])
+            for one in facts.judged.unread
+        ]
+        found += [
+            model.FailedShard(
+                f"{one['shard']} rows {one['unit']}", f"no findings of {', '.join(one['stages'])}", one["rows"]
+            )
+            for one in facts.judged.incomplete
+        ]
+    return tuple(found)
+
+
+def _corpus(run: Run, facts: Facts, failed: tuple[model.FailedShard, ...]) -> model.Corpus:
+    judged, total = facts.judged, facts.total
+    sampled = run.setup.job == "spot-check"
+    return model.Corpus(
+        manifest=facts.plan.manifest,
+        phase=run.setup.config.corpus.phase,
+        shards=len(facts.plan.shards),
+        rows=facts.plan.rows,
+        documents=facts.plan.rows if judged is None or sampled else facts.plan.rows - judged.unread_rows,
+        characters=pc.sum(total.column("characters")).as_py() if total is not None else None,
+        sources=by(total, "source").num_rows if total is not None else None,
+        duplicate_ids=facts.drawn.duplicate_ids if facts.drawn else None,
+        failed_shards=len(facts.plan.bad),
+        failed_rows=judged.failed_rows if judged else 0,
+        failed=failed[: model.LISTED],
+    )
+
+
+def _counts(accounting: dict[str, Any]) -> model.DocumentCounts:
+    return model.DocumentCounts(**accounting["documents"])
+
+
+def _accounting(facts: Facts) -> model.Accounting | None:
+    found = facts.accounting
+    if found is None:
+        return None
+    return model.Accounting(
+        documents=_counts(found),
+        shards=found["shards"],
+        balanced=found["balanced"],
+        unbalanced=tuple(found["unbalanced"]),
+    )
+
+
+def _sources(run: Run, facts: Facts, rule: Any) -> model.Sources | None:
+    if facts.sources is None or rule is None:
+        return None
+    decisions = facts.sources.column("decision").to_pylist()
+    limit = rule.limit
+    return model.Sources(
+        total=len(decisions),
+        keep=decisions.count("keep"),
+        exclude=decisions.count("exclude"),
+        hold=decisions.count("hold"),
+        limit=model.Rate(limit.numerator, limit.denominator, rule.clause),
+        decide=run.setup.config.sources.decide,
+        phase=run.setup.config.corpus.phase,
+        thin=pc.sum(facts.sources.column("thin")).as_py() or 0,
+        worst=model.worst_sources(facts.sources.to_pylist(), rule.clause),
+    )
+
+
+def _risks(total: pa.Table | None, policy: Any) -> tuple[model.RiskCount, ...] | None:
+    if total is None:
+        return None
+    names = {risk.code: (risk.en, risk.zh) for risk in policy.risks}
+    documents, sources = _per_risk(total)
+    return model.risk_counts(documents, sources, names=names)
+
+
+def _per_risk(total: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
+    per_source = by(total, "source")
+    documents = {
+        code: pc.sum(per_source.column(column)).as_py() or 0
+        for code, column in zip((*CODES, "unresolved"), RISK_COLUMNS, strict=True)
+    }
+    sources = {
+        code: pc.sum(pc.greater(per_source.column(column), 0)).as_py() or 0
+        for code, column in zip((*CODES, "unresolved"), RISK_COLUMNS, strict=True)
+    }
+    return documents, sources
+
+
+def _sum(total: pa.Table, column: str) -> int:
+    return int(pc.sum(total.column(column)).as_py() or 0)
+
+
+def _judged_documents(total: pa.Table) -> int:
+    return _sum(total, "documents") - _sum(total, "blank") - _sum(total, "skipped") - _sum(total, "unjudged")
+
+
+def _stages(run: Run, facts: Facts) -> model.Stages | None:
+    if facts.total is None:
+        return model.Stages(
+            ran=tuple(model.StageFacts(name=r.name, kind=r.kind, digest=r.digest) for r in run.setup.recipes)
+        )
+    total = facts.total
+    looked = model.Rate(_judged_documents(total), _judged_documents(total) + _sum(total, "unjudged"))
+    return model.Stages(
+        ran=tuple(
+            model.StageFacts(name=r.name, kind=r.kind, digest=r.digest, looked_at=looked) for r in run.setup.recipes
+        ),
+        only_keyword=_sum(total, "only_keyword"),
+        only_classifier=_sum(total, "only_classifier"),
+        both=_sum(total, "both"),
+        review=_sum(total, "review"),
+    )
+
+
+def _attempts(ledger: tuple[DrawRecord, ...], purpose: str) -> tuple[model.Attempt, ...]:
+    return tuple(
+        model.Attempt(record.attempt, record.size, record.reason, record.ids)
+        for record in ledger
+        if record.purpose == purpose
+    )
+
+
+def _good(checked: Checked) -> tuple[int, int]:
+    """Qualified documents of a checked sample, and all of them: what could not be judged is not good."""
+    drawn = _sum(checked.tally, "documents") + checked.judged.unread_rows
+    return _judged_documents(checked.tally) - _sum(checked.tally, "unqualified"), drawn
+
+
+def _technical(run: Run, facts: Facts) -> model.Technical | None:
+    if facts.drawn is None:
+        return None
+    rule = run.setup.policy.technical
+    filtered = run.setup.job == "filter"
+    measured = facts.evaluated or facts.own
+    good = _good(measured) if measured else None
+    total = facts.total
+    conforms = None if good is None else rule.met(*good)
+    return model.Technical(
+        population=facts.drawn.population,
+        required=rule.size(facts.drawn.population),
+        drawn=facts.drawn.technical,
+        minimum=model.Rate(rule.min.numerator, rule.min.denominator, rule.clause),
+        before=model.Rate(_judged_documents(total) - _sum(total, "unqualified"), _judged_documents(total), rule.clause)
+        if total is not None
+        else None,
+        after=model.Rate(facts.drawn.technical, facts.drawn.technical, rule.clause) if filtered else None,
+        evaluation=model.Rate(*good, rule.clause) if good else None,
+        evaluation_stages=tuple(
+            model.StageFacts(name=r.name, kind=r.kind, digest=r.digest) for r in (measured.stages if measured else ())
+        ),
+        by_risk=_risks(measured.tally, run.setup.policy) or () if measured else (),
+        integrity=model.Integrity(
+            facts.integrity["documents"], facts.integrity["documents"] - len(facts.integrity["differ"])
+        )
+        if facts.integrity
+        else None,
+        attempts=_attempts(facts.drawn.ledger, "technical"),
+        conforms=conforms,
+    )
+
+
+def _manual(run: Run, facts: Facts, labels: pa.Table | None) -> model.Manual | None:
+    if facts.drawn is None:
+        return None
+    rule = run.setup.policy.manual
+    read = labels.num_rows if labels is not None else 0
+    good = int(pc.sum(pc.equal(labels.column("verdict"), "qualified")).as_py() or 0) if labels is not None else 0
+    whole = facts.drawn.manual > 0 and read == facts.drawn.manual
+    people = (
+        len(set(labels.column("annotator").to_pylist()) | set(labels.column("reviewer").to_pylist()))
+        if labels is not None
+        else None
+    )
+    interval = None
+    if whole:
+        lower, upper = clopper_pearson(good, read)
+        interval = model.Interval(lower, upper)
+    by_risk = {}
+    if labels is not None:
+        found = [risk for risks in labels.column("risks").to_pylist() for risk in risks]
+        by_risk = {code: found.count(code) for code in CODES}
+    return model.Manual(
+        population=facts.drawn.population,
+        required=rule.size(facts.drawn.population),
+        drawn=facts.drawn.manual,
+        read=read,
+        people=people,
+        minimum=model.Rate(rule.min.numerator, rule.min.denominator, rule.clause),
+        qualified=model.Rate(good, read, rule.clause) if whole else None,
+        interval=interval,
+        by_risk=model.risk_counts(by_risk) if labels is not None else (),
+        attempts=_attempts(facts.drawn.ledger, "manual"),
+        conforms=rule.met(good, read) if whole else None,
+    )
+
+
+# Tools
+
+
+def _models(run: Run) -> list[tuple[Any, Any]]:
+    recipes = [recipe for recipe in run.setup.recipes if recipe.kind == "classifier" and hasattr(recipe, "model")]
+    return [(recipe, recipe.model) for recipe in recipes]
+
+
+def _coverage(models: list[tuple[Any, Any]]) -> dict[str, list[Any]]:
+    if not models:
+        return {}
+    from corpus_guard.classifiers.coverage import coverage
+
+    return dict(coverage(m for _, m in models))
+
+
+def _library(run: Run) -> model.Library | None:
+    keywords = run.setup.config.keywords
+    recipe = next((r for r in run.setup.recipes if r.kind == "keyword" and hasattr(r, "library_path")), None)
+    if recipe is None or keywords is None:
+        return None
+    from corpus_guard.keywords.audit import audit
+    from corpus_guard.keywords.library import load_library
+
+    facts = audit(load_library(recipe.library_path), run.as_of)
+    required = _required(run)
+    return model.Library(
+        id=facts.id,
+        version=facts.version,
+        digest=facts.digest,
+        engine=keywords.engine,
+        total=facts.total,
+        required=required.get("total"),
+        newest_change=facts.newest_change.isoformat() if facts.newest_change else None,
+        too_long=len(facts.too_long),
+        risks=tuple(
+            model.LibraryCount(code, facts.per_risk[code], facts.effective_per_risk[code], required.get(code[:3]))
+            for code in CODES
+        ),
+    )
+
+
+def _required(run: Run) -> dict[str, int]:
+    """The library minimums of the policy: of the total, and of each risk of a group."""
+    found: dict[str, int] = {}
+    for rule in run.setup.policy.rules:
+        if rule.check == "library_count":
+            found[rule.arguments.get("each_in") or "total"] = rule["min"]
+    return found
+
+
+def _limits(run: Run, facts: Facts, covered: dict[str, list[Any]], library: model.Library | None) -> tuple[str, ...]:
+    """What this report does not claim."""
+    found = ["This is engineering evidence, not legal advice; a named person concludes on each provision."]
+    usable = {code for code, cells in covered.items() if any(c.on and c.status == "usable" for c in cells)}
+    keywords = {row.risk for row in library.risks if row.terms} if library else set()
+    if facts.total is not None or facts.own is not None:
+        found.append(
+            f"A classifier with usable evidence looked for {len(usable)} of 31 risks ({', '.join(sorted(usable)) or 'none'}); "
+            f"keywords alone for {len(keywords - usable)}; nothing looked for {', '.join(c for c in CODES if c not in usable | keywords) or 'none of the others'}."
+        )
+    if facts.drawn and not facts.evaluated and run.setup.job == "filter":
+        found.append(
+            "The technical check was not measured: name an independent evaluation set-up in the config. The filter's own detectors pass their own output by construction."
+        )
+    if facts.drawn and run.setup.job == "spot-check":
+        found.append("Only the drawn documents were scanned; shares of single sources are those of the sample.")
+    if facts.plan.bad:
+        found.append(f"{len(facts.plan.bad)} shards could not be read at all; nothing is known of their documents.")
+    return tuple(found)
+
+
+# Evidence for the provisions
+
+
+def _evidence(
+    run: Run, facts: Facts, labels: pa.Table | None, covered: dict[str, list[Any]], library: model.Library | None
+) -> Evidence:
+    drawn, total = facts.drawn, facts.total
+    measured = facts.evaluated or facts.own
+    good = _good(measured) if measured else (None, None)
+    technical = manual = None
+    if drawn:
+        attempts = len([r for r in drawn.ledger if r.purpose == "technical"])
+        technical = SampleEvidence(
+            population=drawn.population, drawn=drawn.technical, judged=good[1], good=good[0], attempts=attempts
+        )
+        settled = labels.num_rows if labels is not None else None
+        qualified = (
+            int(pc.sum(pc.equal(labels.column("verdict"), "qualified")).as_py() or 0) if labels is not None else None
+        )
+        manual = SampleEvidence(
+            population=drawn.population, drawn=drawn.manual, judged=settled, good=qualified, attempts=attempts
+        )
+    stages = None
+    if total is not None:
+        looked = StageEvidence(_judged_documents(total), _judged_documents(total))
+        stages = {recipe.kind: looked for recipe in run.setup.recipes}
+    return Evidence(
+        as_of=run.as_of,
+        modalities=("text",),
+        sources=_source_evidence(run, facts),
+        manual=manual,
+        technical=technical,
+        library=_library_evidence(run, library),
+        detectors=covered if run.setup.recipes else None,
+        stages=stages,
+        balanced=facts.accounting["balanced"] if facts.accounting else None,
+        sources_by=_sources_by(total),
+        shares=_shares(total),
+    )
+
+
+def _source_evidence(run: Run, facts: Facts) -> dict[str, SourceEvidence] | None:
+    if facts.sources is None:
+        return None
+    phase = run.setup.config.corpus.phase
+    rule = run.setup.policy.source_rule(phase)
+    rows = facts.sources.select(["illegal", "documents", "decision"]).to_pylist()
+    over = [row for row in rows if rule is not None and rule.over(row["illegal"], row["documents"])]
+    worst = max(rows, key=lambda row: row["illegal"] / max(row["documents"], 1), default=None)
+    return {
+        phase: SourceEvidence(
+            sources=len(rows),
+            assessed=len(rows),
+            over=len(over),
+            over_used=sum(row["decision"] == "keep" for row in over),
+            held=sum(row["decision"] == "hold" for row in rows),
+            worst=(worst["illegal"], worst["documents"]) if worst else None,
+        )
+    }
+
+
+def _library_evidence(run: Run, library: model.Library | None) -> LibraryEvidence | None:
+    if library is None:
+        return None
+    newest = date.fromisoformat(library.newest_change) if library.newest_change else None
+    return LibraryEvidence(
+        total=library.total,
+        per_risk={row.risk: row.terms for row in library.risks},
+        too_long=library.too_long,
+        newest_change=newest,
+    )
+
+
+def _sources_by(total: pa.Table | None) -> dict[tuple[str, ...], dict[tuple[str | None, ...], int]] | None:
+    if total is None:
+        return None
+    cells = (
+        by(total, "language", "source")
+        .group_by("language")
+        .aggregate([("source", "count", pc.CountOptions(mode="all"))])
+    )
+    return {("language",): {(row["language"],): row["source_count"] for row in cells.to_pylist()}}
+
+
+def _shares(total: pa.Table | None) -> dict[str, dict[str | None, int]] | None:
+    if total is None:
+        return None
+    return {
+        key: {row[key]: row["documents"] for row in by(total, key).select([key, "documents"]).to_pylist()}
+        for key in ("language", "kind", "origin")
+    }

@@ -1,0 +1,219 @@
+"""
+``scan``: every document is looked at by every stage, and what they saw is kept in the store.
+
+Stages only find. CPU stages run, and commit, in the front; text for GPU stages travels to the
+back in slices. A unit's findings are one file per stage, put once: where the file is, the work is done.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpus_guard.executors.seam import Item, Status
+from corpus_guard.findings import BATCH, DOCUMENTS, FAILED, SKIPPED, STATES, Recipe, Stage
+from corpus_guard.places import Place
+from corpus_guard.shards import Reading, Unit, read_documents
+from corpus_guard.steps.files import read_parquet
+from corpus_guard.store import Store, stage_key
+
+READING = "documents"
+"""Name of the findings that say who each row is; written beside those of the stages."""
+
+READING_VERSION = "1"
+"""Part of the digest: change it when the same bytes would be read differently."""
+
+
+def keys(recipes: tuple[Recipe, ...], reading: Reading) -> dict[str, str]:
+    """Store key per stage name, the reading itself first."""
+    found = {READING: stage_key(READING, READING_VERSION, reading.digest)}
+    found.update({recipe.name: stage_key(recipe.name, recipe.digest, reading.digest) for recipe in recipes})
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an item asks of a worker: one unit, and which findings of it are missing (store keys)."""
+
+    unit: Unit
+    missing: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """Reads units and runs the stages whose findings are missing."""
+
+    store: str
+    reading: Reading
+    recipes: tuple[Recipe, ...]
+    slice_bytes: int
+    blacklisted: frozenset[str] = frozenset()
+    sample: str | None = None
+    """Look only at the documents of this drawn sample (a folder of samples by shard), into a store of its own."""
+    name: str = "scan"
+
+    @property
+    def two_pools(self) -> bool:
+        return any(recipe.device == "gpu" for recipe in self.recipes)
+
+    def open_front(self) -> "ScanFront":
+        return ScanFront(self)
+
+    def open_back(self) -> "ScanBack":
+        return ScanBack(self)
+
+
+class ScanFront:
+    """A CPU worker: reads, runs keywords, screens and CPU classifiers, commits their findings."""
+
+    def __init__(self, job: ScanJob) -> None:
+        self._job = job
+        self._store = Store(Place.of(job.store))
+        self._keys = keys(job.recipes, job.reading)
+        self._cpu = _Bench([recipe for recipe in job.recipes if recipe.device == "cpu"], self._keys)
+        self._gpu = [recipe for recipe in job.recipes if recipe.device == "gpu"]
+
+    def work(self, item: Item) -> Iterator[pa.RecordBatch | Status]:
+        load: Load = item.payload
+        damage: list[dict[str, Any]] = []
+        seen = Seen()
+        documents: list[pa.RecordBatch] = []
+        found: dict[str, list[pa.RecordBatch]] = {}
+        chosen = self._chosen(load.unit)
+        parcels = any(self._keys[recipe.name] in load.missing for recipe in self._gpu)
+
+        def on_damage(group: int, rows: int, error: str) -> None:
+            damage.append({"group": group, "rows": rows, "error": error})
+
+        for batch in read_documents(load.unit, self._job.reading, self._job.slice_bytes, on_damage=on_damage):
+            batch = skip(batch if chosen is None else only(batch, chosen), self._job.blacklisted)
+            if chosen is not None and not batch.num_rows:
+                continue
+            seen.add(batch)
+            documents.append(batch.select(DOCUMENTS.names))
+            for name, stage in self._cpu.needed(load.missing):
+                found.setdefault(name, []).append(look(stage, batch))
+            if parcels:
+                yield batch
+        metadata = {"damage": json.dumps(damage, sort_keys=True)} if damage else {}
+        skipped, sampled = sorted(seen.skipped), chosen is not None
+        for name, batches in found.items():
+            self._store.put(self._keys[name], load.unit, pa.Table.from_batches(batches), {}, skipped, sampled)
+        if self._keys[READING] in load.missing:
+            table = pa.Table.from_batches(documents, schema=DOCUMENTS)
+            self._store.put(self._keys[READING], load.unit, table, metadata, skipped, sampled)
+        yield {**seen.status(), "damage": damage, "skipped_sources": skipped}
+
+    def _chosen(self, unit: Unit) -> pa.Array | None:
+        """The rows of *unit* that were drawn; ``None`` where everything is looked at."""
+        if self._job.sample is None:
+            return None
+        sample = read_parquet(Place.of(self._job.sample) / f"{unit.shard_name}.parquet", columns=["unit", "row"])
+        return sample.column("row").filter(pc.equal(sample.column("unit"), unit.name)).combine_chunks()
+
+
+class ScanBack:
+    """A GPU worker: classifies the slices of one unit after another and commits their findings."""
+
+    def __init__(self, job: ScanJob) -> None:
+        self._store = Store(Place.of(job.store))
+        self._keys = keys(job.recipes, job.reading)
+        self._gpu = _Bench([recipe for recipe in job.recipes if recipe.device == "gpu"], self._keys)
+        self._found: dict[str, dict[str, list[pa.RecordBatch]]] = {}
+        self._sampled = job.sample is not None
+
+    def take(self, item: Item, parcel: pa.RecordBatch) -> None:
+        found = self._found.setdefault(item.key, {})
+        for name, stage in self._gpu.needed(item.payload.missing):
+            found.setdefault(name, []).append(look(stage, parcel))
+
+    def finish(self, item: Item, front: Status) -> Status:
+        for name, batches in self._found.pop(item.key, {}).items():
+            self._store.put(
+                self._keys[name],
+                item.payload.unit,
+                pa.Table.from_batches(batches),
+                {},
+                front["skipped_sources"],
+                self._sampled,
+            )
+        return front
+
+    def drop(self, item: Item) -> None:
+        self._found.pop(item.key, None)
+
+
+class _Bench:
+    """The stages of one worker, each built when it is first needed: what is done already loads no model."""
+
+    def __init__(self, recipes: list[Recipe], keys: Mapping[str, str]) -> None:
+        self._recipes, self._keys = recipes, keys
+        self._built: dict[str, Stage] = {}
+
+    def needed(self, missing: frozenset[str]) -> Iterator[tuple[str, Stage]]:
+        for recipe in self._recipes:
+            if self._keys[recipe.name] in missing:
+                if recipe.name not in self._built:
+                    self._built[recipe.name] = recipe.build()
+                yield recipe.name, self._built[recipe.name]
+
+
+@dataclass
+class Seen:
+    """Counts of what a unit held."""
+
+    rows: int = 0
+    characters: int = 0
+    bytes: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.rows += batch.num_rows
+        self.characters += pc.sum(batch.column("characters")).as_py() or 0
+        self.bytes += pc.sum(batch.column("bytes")).as_py() or 0
+        states = batch.column("state")
+        for state in STATES:
+            count = pc.sum(pc.equal(states, state)).as_py() or 0
+            if count:
+                self.states[state] = self.states.get(state, 0) + count
+        if self.states.get(SKIPPED):
+            self.skipped.update(
+                s for s in pc.unique(batch.column("source").filter(pc.equal(states, SKIPPED))).to_pylist() if s
+            )
+
+    def status(self) -> Status:
+        return {"rows": self.rows, "characters": self.characters, "bytes": self.bytes, "states": self.states}
+
+
+def look(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Run *stage* on *batch* and hold it to its promise: one finding per document, in order."""
+    found = stage.find(batch)
+    if found.num_rows != batch.num_rows:
+        raise RuntimeError(f"{type(stage).__name__} gave {found.num_rows} findings for {batch.num_rows} documents")
+    columns = [batch.column("row"), batch.column("state"), *found.columns]
+    return pa.RecordBatch.from_arrays(
+        columns, schema=pa.schema([BATCH.field("row"), BATCH.field("state"), *found.schema])
+    )
+
+
+def skip(batch: pa.RecordBatch, blacklisted: frozenset[str]) -> pa.RecordBatch:
+    """Rows of blacklisted sources are read but not looked at (design section 7)."""
+    if not blacklisted:
+        return batch
+    hit = pc.fill_null(pc.is_in(batch.column("source"), pa.array(sorted(blacklisted), pa.string())), False)
+    hit = pc.and_(hit, pc.invert(pc.equal(batch.column("state"), FAILED)))
+    if not pc.any(hit).as_py():
+        return batch
+    state = pc.if_else(hit, SKIPPED, batch.column("state"))
+    text = pc.if_else(hit, pa.scalar(None, pa.large_string()), batch.column("text"))
+    arrays = [state if f.name == "state" else text if f.name == "text" else batch.column(f.name) for f in BATCH]
+    return pa.RecordBatch.from_arrays(arrays, schema=BATCH)
+
+
+def only(batch: pa.RecordBatch, rows: pa.Array) -> pa.RecordBatch:
+    """The documents of *batch* whose row is among *rows*."""
+    return batch.filter(pc.is_in(batch.column("row"), rows))
