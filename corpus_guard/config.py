@@ -13,6 +13,7 @@ import re
 import types
 import warnings
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -77,7 +78,7 @@ def duration_text(seconds: float) -> str:
     for unit in ("d", "h", "min"):
         if Fraction(seconds) % _SECONDS[unit] == 0:
             return f"{int(Fraction(seconds) / _SECONDS[unit])}{unit}"
-    return f"{seconds:g}s"
+    return f"{Decimal(repr(seconds)):f}s"
 
 
 def _listed(value: Any) -> Any:
@@ -443,17 +444,13 @@ class _Reader:
                 self._path(items, i, (*place, i))
 
     def _path(self, holder: Any, key: Any, place: KeyPath) -> None:
-        value = holder.get(key) if isinstance(holder, dict) else holder[key] if isinstance(holder, list) else None
-        if isinstance(value, Path):
-            value = str(value)
+        value = _held(holder, key)
         if isinstance(value, str) and value.strip():
             holder[key] = value if _URI.match(value) else os.path.normpath(self.base / os.path.expanduser(value))
 
     def _name(self, holder: Any, key: Any, place: KeyPath, kind: Kind) -> None:
         """A shipped name stays; what looks like a path, or lies beside the config, becomes one; else a fault."""
-        value = holder.get(key) if isinstance(holder, dict) else holder[key] if isinstance(holder, list) else None
-        if isinstance(value, Path):
-            value = str(value)
+        value = _held(holder, key)
         if not isinstance(value, str) or not value.strip():
             return
         looks_like_path = "/" in value or "\\" in value or value[:1] in ".~" or value.endswith((".yaml", ".yml"))
@@ -528,6 +525,16 @@ def _copy(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_copy(item) for item in value]
     return value
+
+
+def _held(holder: Any, key: Any) -> Any:
+    """What *holder* has under *key*, or in that place of a list; paths as text, ``None`` where it cannot have it."""
+    value = None
+    if isinstance(holder, dict):
+        value = holder.get(key)
+    elif isinstance(holder, list) and isinstance(key, int):
+        value = holder[key]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _leaves(value: Any, place: KeyPath = ()) -> Iterator[KeyPath]:
