@@ -1,3 +1,4 @@
+import json
 import pickle
 import subprocess
 import sys
@@ -702,3 +703,36 @@ def test_masks_and_codes_of_sets_agree():
 
     assert mask_of(policy.sets["keyword"].codes) == policy.keyword
     assert replace(policy, id="x").digest == policy.digest
+
+
+KEYS = ("kind", "schema", "id", "title", "status", "extends", "risk_overrides", "risk_sets", "item", "verdict")
+PLACES = [(key,) for key in (*KEYS, "thresholds", "drop", "rules", "conclusion", "confirmed")] + [
+    ("risk_sets", "all"), ("risk_sets", "all", "groups"), ("risk_sets", "all", "expect"), ("thresholds", "A.1.a"),
+    ("risk_overrides", "A.1.a"), ("status", "text"), ("confirmed", "kw.total"), ("conclusion", "values"),
+    *[("rule", key) for key in ("id", "clause", "level", "check", "when", "on_breach", "note", "min", "by", "draw",
+                               "stages", "rules", "also", "shown_by", "needs", "risks", "max", "of", "coverage")],
+]  # fmt: skip
+
+
+@settings(deadline=None, derandomize=True, max_examples=120)
+@given(
+    st.sampled_from(PLACES),
+    st.sampled_from([rule.id for rule in load_policy("tc260-003").rules]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["all", "A.1"]),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    ),
+)
+def test_whatever_stands_anywhere_in_a_policy_is_taken_or_told(tmp_path_factory, place, rule, value):
+    data: dict = {"id": "own", "title": "T", "extends": "tc260-003", "rules": [{"id": rule}]}
+    holder = data
+    for part in place[:-1]:
+        holder = holder["rules"][0] if part == "rule" else holder.setdefault(part, {})
+    holder[place[-1]] = value
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_text(json.dumps(data))
+    try:
+        assert len(load_policy(path).digest) == 64
+    except UsageError as error:
+        assert "fuzz.yaml" in str(error) or "tc260-003" in str(error)
