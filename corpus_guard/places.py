@@ -445,7 +445,12 @@ def _from_base(path: str, base: "Where | None") -> str:
 
 
 def _walk(
-    folder: str, below: str, suffix: str, recursive: bool, of: Callable[[os.DirEntry[str], str], _T]
+    folder: str,
+    below: str,
+    suffix: str,
+    recursive: bool,
+    of: Callable[[os.DirEntry[str], str], _T],
+    above: tuple[str, ...] = (),
 ) -> Iterator[_T]:
     try:
         entries = os.scandir(folder)
@@ -454,15 +459,25 @@ def _walk(
     with entries:
         for entry in entries:
             if entry.is_dir():
-                if recursive and not entry.is_symlink():  # a link back up would never end
-                    yield from _walk(entry.path, f"{below}{entry.name}/", suffix, recursive, of)
+                chain = above
+                if entry.is_symlink():  # links are followed, but not in circles
+                    chain = (*above, os.path.realpath(folder))
+                    real = os.path.realpath(entry.path)
+                    if any(f"{up}/".startswith(f"{real}/") for up in chain):
+                        continue
+                if recursive:
+                    yield from _walk(entry.path, f"{below}{entry.name}/", suffix, recursive, of, chain)
             elif entry.name.endswith(suffix) and not entry.name.startswith(TEMPORARY):
-                with suppress(FileNotFoundError):
+                # a link to nowhere is shown: whoever opens it can tell what is missing; pipes and sockets are no files
+                if entry.is_file() or entry.is_symlink():
                     yield of(entry, below + entry.name)
 
 
 def _local_entry(entry: os.DirEntry[str], name: str) -> Entry:
-    status = entry.stat()
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return Entry(name, 0, None, "")
     return Entry(name, status.st_size, None, str(status.st_mtime_ns))
 
 
@@ -534,6 +549,8 @@ def _remote(uri: str, scheme: str) -> Place:
         return Place(base, path.rstrip("/") or "/", "", filesystem)
     base, mark, query = uri.partition("?")
     authority, _, rest = base[len(scheme) + 3 :].strip("/").partition("/")
+    if not authority and scheme not in ("hdfs", "viewfs"):
+        raise UsageError(f"Cannot use {uri}: it names no bucket. Write {scheme}://bucket/path.")
     root = f"{base[: len(scheme) + 3]}{authority}"
     filesystem, top = _arrow_filesystem(root, mark + query)
     path = f"{top.rstrip('/')}/{unquote(rest)}" if rest else top

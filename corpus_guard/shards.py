@@ -272,8 +272,7 @@ def _glob_local(root: Place, tail: str) -> list[tuple[Place, Entry]]:
             if "**" not in tail:
                 files.extend(_shards_in(place))
         elif any_suffix or name.endswith(_SHARD_SUFFIXES):
-            if (entry := place.entry()) is not None:
-                files.append((place, entry))
+            files.append((place, place.entry() or Entry(place.name, 0, None, "")))
     return files
 
 
@@ -399,7 +398,7 @@ def _read_footer(file: ShardFile) -> Shard | BadShard:
                 raise
             time.sleep(0.2 * 4**attempt)
         except FileNotFoundError:
-            return BadShard(file.path, file.name, file.size, "The file vanished while the corpus was listed.")
+            return BadShard(file.path, file.name, file.size, "There is no file where the listing or a link shows one.")
         except (DataError, UsageError) as fault:
             return BadShard(file.path, file.name, file.size, one_line(fault))
         except _READ_FAULTS as fault:
@@ -760,8 +759,8 @@ class _Selection(NamedTuple):
 
 
 def _rows_per_slice(nbytes: int, rows: int, slice_bytes: int) -> int:
-    # half of the limit: rows differ in length, and what is over the limit has to be cut and copied
-    return int(min(max(slice_bytes // 2 * rows // max(nbytes, 1), 1), SLICE_ROWS))
+    # an eighth of the limit: rows differ in length, long ones often lie together, and Arrow decodes all of a batch
+    return int(min(max(slice_bytes // 8 * rows // max(nbytes, 1), 1), SLICE_ROWS))
 
 
 def _cut(batch: pa.RecordBatch, slice_bytes: int) -> list[pa.RecordBatch]:
