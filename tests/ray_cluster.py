@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
-    """The ``ray`` module, connected to a cluster with four logical CPUs that is ended with the session."""
+    """The ``ray`` module, connected to a cluster with four CPUs and a GPU, all only logical, for the whole session."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     if ray.is_initialized():
         pytest.fail("A test has left a Ray cluster behind.")
@@ -17,6 +17,7 @@ def ray_cluster() -> Iterator[Any]:
     ray.init(
         address="local",
         num_cpus=4,
+        num_gpus=1,
         object_store_memory=200_000_000,
         include_dashboard=False,
         logging_level="warning",
