@@ -271,6 +271,14 @@ def test_fingerprints_add_up_and_tell_draws_apart():
 
     assert Fingerprint.of(a) + Fingerprint.of(b) == Fingerprint.of(pa.array(["z", "y", "x"]))
     assert Fingerprint.of(a).hex != Fingerprint.of(b).hex
+    assert Fingerprint.of(pa.array(["x"])).lanes == tuple(
+        int.from_bytes(hashlib.blake2b(b"x", digest_size=32, person=b"fingerprint").digest()[i : i + 8], "big")
+        for i in (0, 8, 16, 24)
+    )
+    many = pa.array([f"document {i}" for i in range(2 * sampling._FEW)])
+    assert Fingerprint.of(many) == sum(
+        (Fingerprint.of(many.slice(i, 100)) for i in range(0, len(many), 100)), Fingerprint()
+    )
     assert len(Fingerprint().hex) == 64
 
 
