@@ -614,7 +614,8 @@ class _Opened:
         wanted = {paths[leaf] for column in columns for leaf in column.leaves}
         # a path stands for everything below it, and for every column of that name
         leaves = [i for i, path in enumerate(paths) if path in wanted or any(path.startswith(w + ".") for w in wanted)]
-        return _Selection(sorted(wanted), leaves, sorted({tops[leaf] for leaf in leaves}))
+        # batches come in the order asked for: that of the file
+        return _Selection(sorted(wanted, key=paths.index), leaves, sorted({tops[leaf] for leaf in leaves}))
 
     def read(
         self, first: int, last: int, what: "_Selection", slice_bytes: int, from_row: int = 0, expected: bool = False

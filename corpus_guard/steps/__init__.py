@@ -475,7 +475,7 @@ def integrity(run: Run, found: Plan, drawn: Drawn) -> dict[str, Any] | None:
         reading=setup.reading,
         recipes=recipes,
         slice_bytes=setup.config.executor.slice_bytes,
-        below=int(share * (2**64 - 1)),
+        below=min(int(share * 2**64), 2**64 - 1),
     )
     result: dict[str, Any] = {"documents": 0, "differ": [], "mark": mark}
 
