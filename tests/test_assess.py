@@ -197,7 +197,7 @@ def test_no_sources_give_an_empty_table():
     assert write_csv(assess(add([]), FIVE)).count(b"\n") == 1
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     st.integers(0, 300).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))),
     st.integers(0, 20),

@@ -45,7 +45,7 @@ def test_ranks_equal_hashlib_for_every_length(key):
     assert ranks(pa.array(ids, pa.binary()), key, "manual").tolist() == one_by_one(ids, key, "manual")
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     st.lists(st.text(max_size=70), max_size=30),
     st.binary(max_size=64),

@@ -251,7 +251,7 @@ documents_of_two_stages = st.tuples(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=80)
 @given(
     st.lists(documents_of_two_stages, min_size=1, max_size=12),
     st.booleans(),
