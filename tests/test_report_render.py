@@ -100,7 +100,7 @@ def report_with(text="plain", job="filter", names=None):
         as_of="2026-11-20",
         policy=PolicyFacts(id=text, title=text, digest=text, notices=(text,)),
         corpus=Corpus(manifest=text, phase=text, shards=3, rows=1000, failed=(FailedShard(text, text, None),)),
-        conclusion=Conclusion("partially met", text, text),
+        conclusion=Conclusion("partially_met", text, text),
         provisions=(
             ProvisionResult(
                 rule=text,
@@ -402,8 +402,8 @@ def test_all_31_risks_are_listed_even_when_none_was_found():
 @pytest.mark.parametrize(
     ("value", "results", "tone"),
     [
-        ("fully met", [], "good"),
-        ("partially met", ["conforms"], "open"),
+        ("fully_met", [], "good"),
+        ("partially_met", ["conforms"], "open"),
         ("not met", ["conforms"], "bad"),
         (None, ["conforms", "does not conform", "needs evidence"], "bad"),
         (None, ["conforms", "needs evidence"], "open"),

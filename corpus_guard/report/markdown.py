@@ -132,16 +132,19 @@ def _provisions(report: dict[str, Any]) -> list[str]:
         "## Provision by provision",
         " · ".join(f"{_result(result)}: {count}" for result, count in results(report)),
     ]
-    wanting = in_the_way(report)
-    if wanting:
-        lines += ["**What stands in the way**"]
-        lines += [_list(f"{prose(row['clause'])} {prose(row['sentence'])}" for row in wanting)]
+    failing, open = in_the_way(report, "does not conform"), in_the_way(report, "needs evidence")
+    if failing or open:
+        items = [f"{prose(row['clause'])} {prose(row['sentence'])}" for row in failing]
+        if open:
+            clauses = ", ".join(dict.fromkeys(prose(row["clause"]) for row in open))
+            items.append(f"{len(open)} binding provisions need evidence: {clauses}")
+        lines += ["**What stands in the way**", _list(items)]
     rows = [
         (
             prose(row["clause"]),
             prose(row["level"]),
             _result(row["result"]),
-            " ".join([prose(row["sentence"]), *(_of(rate) for rate in row["rates"])]),
+            prose(row["sentence"]) + (" " + _of(row["rates"][0]) if len(row["rates"]) == 1 else ""),
             code(row["rule"]),
         )
         for row in report["provisions"]

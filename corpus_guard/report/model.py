@@ -37,10 +37,10 @@ def percent(numerator: int, denominator: int) -> str | None:
         return None
     share = Fraction(100 * int(numerator), int(denominator))
     for digits in range(2, 20):
-        shown = round(share, digits)
+        scaled = int(share * 10**digits + Fraction(1, 2))  # half up, as people round
+        shown = Fraction(scaled, 10**digits)
         if shown == share or (10 * shown).denominator != 1:
             break
-    scaled = int(shown * 10**digits)
     return f"{scaled // 10**digits}.{scaled % 10**digits:0{digits}d} %"
 
 

@@ -150,13 +150,18 @@ def short(percent: str) -> str:
     return f"{figure.rstrip('0').rstrip('.')} {unit}"
 
 
+def words(name: str) -> str:
+    """A name of data as people read it: ``partially met`` for ``partially_met``."""
+    return name.replace("_", " ")
+
+
 def verdict(report: dict[str, Any]) -> dict[str, str]:
     """The word over everything, and its tone. Editions without an overall value are summed up by their provisions."""
     value = report["conclusion"]["value"]
     binding = [row["result"] for row in report["provisions"] if row["level"] == "shall"]
     if value is not None:
-        tone = {"fully met": "good", "partially met": "open", "not met": "bad"}.get(value, "none")
-        word = value[:1].upper() + value[1:]
+        word = words(value).capitalize()
+        tone = {"Fully met": "good", "Partially met": "open", "Not met": "bad"}.get(word, "none")
     elif "does not conform" in binding:
         tone, word = "bad", "Does not conform"
     elif "needs evidence" in binding:
@@ -193,9 +198,7 @@ def tiles(report: dict[str, Any]) -> list[dict[str, str | None]]:
         if report["job"] == "sources":
             made.append(_tile("On hold", number(sources["hold"]) if sources else None, "not judged well enough"))
             thin = sources["thin"] if sources else None
-            made.append(
-                _tile("Thin", None if thin is None else number(thin), "so few documents that the share says little")
-            )
+            made.append(_tile("Thin", None if thin is None else number(thin), "too few documents for a sure decision"))
     if report["job"] != "sources":
         made.append(_rate_tile("Check by people", report["manual"], "qualified"))
         made.append(_rate_tile("Check by tools", report["technical"], "evaluation"))
@@ -226,10 +229,9 @@ def results(report: dict[str, Any]) -> list[tuple[str, int]]:
     return [(result, counts[result]) for result in MARKS if counts[result]]
 
 
-def in_the_way(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Binding provisions that do not conform, then those without evidence."""
-    binding = [row for row in report["provisions"] if row["level"] == "shall"]
-    return [row for result in ("does not conform", "needs evidence") for row in binding if row["result"] == result]
+def in_the_way(report: dict[str, Any], result: str) -> list[dict[str, Any]]:
+    """The binding provisions that came out as *result*."""
+    return [row for row in report["provisions"] if row["level"] == "shall" and row["result"] == result]
 
 
 def html(report: dict[str, Any]) -> str:
@@ -243,7 +245,9 @@ def html(report: dict[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, share=share, short=short, mark=MARKS.__getitem__, tone=TONES.__getitem__)
+    environment.filters.update(
+        number=number, share=share, short=short, words=words, mark=MARKS.__getitem__, tone=TONES.__getitem__
+    )
     sections = sections_of(report)
     present = {"provisions": report["provisions"], "corpus": True, "limits": report["limits"], "digests": True}
     drawn = {
@@ -258,7 +262,8 @@ def html(report: dict[str, Any]) -> str:
         verdict=verdict(report),
         tiles=tiles(report),
         results=results(report),
-        in_the_way=in_the_way(report),
+        failing=in_the_way(report, "does not conform"),
+        open=in_the_way(report, "needs evidence"),
         sections=sections,
         contents=[(id, title) for id, title in CONTENTS.items() if id in sections or present.get(id)],
         pictures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
