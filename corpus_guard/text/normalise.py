@@ -110,10 +110,9 @@ def raw_offsets(utf8: bytes, at: Ints) -> Ints:
 
 
 def _character_offsets(utf8: bytes, at: Ints) -> Ints:
-    leads = (np.frombuffer(utf8, np.uint8) & 0xC0) != 0x80
-    before = np.zeros(len(leads) + 1, np.int64)
-    np.cumsum(leads, out=before[1:])
-    return before[at]
+    # Positions of first bytes, searched: several times as fast here as a running count of them.
+    firsts = np.flatnonzero((np.frombuffer(utf8, np.uint8) & 0xC0) != 0x80)
+    return np.searchsorted(firsts, at).astype(np.int64)
 
 
 def normalise(text: str) -> str:
