@@ -207,10 +207,9 @@ def tallies(folder: RunFolder) -> pa.Table:
     return total
 
 
-def assess(run: Run, found: Plan, judged: Judged, total: pa.Table | None = None) -> pa.Table:
+def assess(run: Run, judged: Judged, total: pa.Table) -> pa.Table:
     """Every source's share and decision, from the counts of the documents as collected."""
     setup = run.setup
-    total = tallies(run.folder) if total is None else total
     asked = setup.policy.source_rule(setup.config.corpus.phase)
     if asked is None:
         raise UsageError(f"policy {setup.policy.id}: has no source_ratio rule, so sources cannot be decided; add one.")
@@ -334,7 +333,7 @@ def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str) -> D
     if drawn != sizes["technical"]:
         raise RuntimeError(f"the technical draw has {drawn} members where {sizes['technical']} were to be drawn")
     sample = first.sample().slice(0, sizes["manual"])
-    folder.manual_sample.put(table_bytes(sample.select(["id", "source", "shard", "unit", "row", "rank"])))
+    folder.manual_sample.put(table_bytes(sample))
     fingerprints = {"manual": Fingerprint.of(sample.column("id")), "technical": _fingerprint(folder, loads)}
     for purpose in ("manual", "technical"):
         ledger.append(
@@ -549,23 +548,24 @@ def _run(run: Run, until: str, again: bool, applies: bool) -> Result:
         facts.todo = scan(run, facts.plan)
     if end >= WAY.index("judge"):
         facts.judged = judge(run, facts.plan)
-    if end >= WAY.index("assess"):
-        facts.total = tallies(run.folder)
-        facts.sources = assess(run, facts.plan, facts.judged, facts.total)
-    if applies and end >= WAY.index("apply"):
-        facts.accounting = apply(run, facts.plan, facts.sources)
-    if applies and end >= WAY.index("draw"):
-        rests_on = hashlib.sha256(
-            json.dumps([facts.accounting, facts.plan.manifest], sort_keys=True).encode()
-        ).hexdigest()
-        facts.drawn = draw(run, facts.plan, "clean", rests_on)
-    if applies and end >= WAY.index("check"):
-        facts.integrity = integrity(run, facts.plan, facts.drawn)
-        if run.setup.evaluation:
-            facts.evaluated = check(run, facts.plan, facts.drawn, run.setup.evaluation)
+        if end >= WAY.index("assess"):
+            facts.total = tallies(run.folder)
+            facts.sources = assess(run, facts.judged, facts.total)
+            if applies and end >= WAY.index("apply"):
+                facts.accounting = apply(run, facts.plan, facts.sources)
+                if end >= WAY.index("draw"):
+                    facts.drawn = draw(run, facts.plan, "clean", _digest(facts.accounting, facts.plan.manifest))
+                    if end >= WAY.index("check"):
+                        facts.integrity = integrity(run, facts.plan, facts.drawn)
+                        if run.setup.evaluation:
+                            facts.evaluated = check(run, facts.plan, facts.drawn, run.setup.evaluation)
     if end < WAY.index("report"):
         return failures_of(run, facts, until)
     return told(run, write_report(run, facts))
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def spot_check(run: Run) -> Result:

@@ -17,11 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus_guard.executors.seam import Back, Item, Status
+from corpus_guard.findings import SKIPPED
 from corpus_guard.places import Place
 from corpus_guard.shards import Reading, Shard, ShardWriter, Unit, locate, read_schema, read_table
 from corpus_guard.steps.files import put_json, read_parquet
 from corpus_guard.steps.judge import Judge, JudgeJob
 from corpus_guard.store import RunFolder
+from corpus_guard.verdicts import QUARANTINED as QUARANTINED_STATUS
+from corpus_guard.verdicts import UNQUALIFIED
+from corpus_guard.verdicts import UNREAD as UNREAD_LOSS
 
 FATES = ("clean", "removed_document", "removed_source", "removed_blocked", "quarantined", "unread")
 CLEAN, DOCUMENT, SOURCE, BLOCKED, QUARANTINED, UNREAD = range(len(FATES))
@@ -34,16 +38,16 @@ def fates(verdicts: pa.Table, excluded: pa.Array) -> Fates:
     What becomes of each document: one of ``FATES``, by index.
 
     In this order: what could not be read at all, what could not be judged, what is itself unqualified, what belongs to a
-    source in *excluded* (a null in it means the null source). Rows of blacklisted sources, which nobody
-    looked at, are removed with their source. Nothing unjudged is ever clean.
+    source in *excluded* (a null in it means the null source). Rows of blacklisted sources are ``removed_blocked``,
+    unseen. Nothing unjudged is ever clean.
     """
     status, loss = verdicts.column("status"), verdicts.column("loss")
     fate = np.full(verdicts.num_rows, CLEAN, np.uint8)
     fate[_true(pc.is_in(verdicts.column("source"), excluded))] = SOURCE
-    fate[_true(pc.equal(status, "unqualified"))] = DOCUMENT
-    fate[_true(pc.equal(status, "quarantined"))] = QUARANTINED
-    fate[_true(pc.equal(loss, "skipped"))] = SOURCE
-    fate[_true(pc.equal(loss, "failed: reading"))] = UNREAD
+    fate[_true(pc.equal(status, UNQUALIFIED))] = DOCUMENT
+    fate[_true(pc.equal(status, QUARANTINED_STATUS))] = QUARANTINED
+    fate[_true(pc.equal(loss, SKIPPED))] = BLOCKED
+    fate[_true(pc.equal(loss, UNREAD_LOSS))] = UNREAD
     return fate
 
 
@@ -122,7 +126,7 @@ class Apply:
                     )
                 fate[~written] = UNREAD  # damaged in a column that was not needed until now
                 counts += np.bincount(fate, minlength=len(FATES))
-        status = {"shard": name, "decisions": self._job.decisions}
+        status: Status = {"shard": name, "decisions": self._job.decisions}
         status.update({fate_name: int(count) for fate_name, count in zip(FATES, counts, strict=True)})
         put_json(self._folder.shard_accounting(name), status)
         yield status

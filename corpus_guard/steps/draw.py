@@ -191,7 +191,9 @@ class First:
 
     def sample(self) -> pa.Table:
         """The manual sample, in its order."""
-        return merge(self.manual, self.manual_size) if self.manual else _ordered(None, SAMPLE.empty_table())
+        if not self.manual:
+            return SAMPLE.empty_table()
+        return merge(self.manual, self.manual_size).select(SAMPLE.names).cast(SAMPLE)
 
     def duplicates(self) -> int:
         """Documents whose id another document of the population has as well, beyond the first."""
@@ -205,21 +207,18 @@ def _rows(table: pa.Table) -> Any:
     return np.asarray(table.column("row"))
 
 
-def _ordered(unit: Unit | None, table: pa.Table) -> pa.Table:
+def _ordered(unit: Unit, table: pa.Table) -> pa.Table:
     """*table* with the columns a draw is ordered by, and where each document is."""
     n = table.num_rows
-    digest, copy, shard, name = (
-        ("", 0, "", "") if unit is None else (unit.shard_digest, unit.copy, unit.shard_name, unit.name)
-    )
     return pa.table(
         {
-            "digest": pa.repeat(digest, n),
+            "digest": pa.repeat(unit.shard_digest, n),
             "row": table.column("row"),
-            "copy": pa.repeat(pa.scalar(copy, pa.int32()), n),
+            "copy": pa.repeat(pa.scalar(unit.copy, pa.int32()), n),
             "id": table.column("id"),
             "source": table.column("source"),
-            "shard": pa.repeat(shard, n),
-            "unit": pa.repeat(name, n),
+            "shard": pa.repeat(unit.shard_name, n),
+            "unit": pa.repeat(unit.name, n),
         }
     )
 

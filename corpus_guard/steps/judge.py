@@ -18,7 +18,7 @@ from corpus_guard.findings import Opinion, Recipe
 from corpus_guard.places import Place
 from corpus_guard.shards import Reading, Unit, table_bytes
 from corpus_guard.sources.tally import add, tally
-from corpus_guard.steps.scan import READING, keys
+from corpus_guard.steps.scan import READING, keys, skipped_states
 from corpus_guard.store import RunFolder, Store
 from corpus_guard.verdicts import JudgingRules, judge, load_labels
 
@@ -95,6 +95,10 @@ class Judge:
         documents = self.stored(READING, unit)
         if documents is None:
             return None
+        if self._job.blacklisted:  # whatever the store knows of them from other runs
+            at = documents.schema.get_field_index("state")
+            states = skipped_states(documents.column("state"), documents.column("source"), self._job.blacklisted)
+            documents = documents.set_column(at, "state", states)
         found = {recipe.name: self.stored(recipe.name, unit) for recipe in self._job.recipes}
         missing = [name for name, table in found.items() if table is None]
         return documents, self.verdicts(documents, found), missing

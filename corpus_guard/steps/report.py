@@ -6,6 +6,7 @@ null. The report is the last file of a run: where it is, the run is finished.
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -14,10 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus_guard.report import model
-from corpus_guard.report.evidence import Evidence, LibraryEvidence, SampleEvidence, SourceEvidence, StageEvidence
+from corpus_guard.report.evidence import (
+    DenylistEvidence,
+    Evidence,
+    LibraryEvidence,
+    RegisterEvidence,
+    SampleEvidence,
+    SourceEvidence,
+    StageEvidence,
+)
 from corpus_guard.report.provisions import evaluate
 from corpus_guard.sampling import DrawRecord
 from corpus_guard.shards import read_manifest
+from corpus_guard.sources.register import Register
 from corpus_guard.sources.tally import RISK_COLUMNS, by
 from corpus_guard.statistics import clopper_pearson
 from corpus_guard.steps import Checked, Drawn, Judged, Result
@@ -524,59 +534,110 @@ def _limits(run: Run, facts: Facts, covered: dict[str, list[Any]], library: mode
 def _evidence(
     run: Run, facts: Facts, labels: pa.Table | None, covered: dict[str, list[Any]], library: model.Library | None
 ) -> Evidence:
-    drawn, total = facts.drawn, facts.total
-    measured = facts.evaluated or facts.own
-    good = _good(measured) if measured else (None, None)
-    technical = manual = None
-    if drawn:
-        attempts = len([r for r in drawn.ledger if r.purpose == "technical"])
-        technical = SampleEvidence(
-            population=drawn.population, drawn=drawn.technical, judged=good[1], good=good[0], attempts=attempts
-        )
-        settled = labels.num_rows if labels is not None else None
-        qualified = (
-            int(pc.sum(pc.equal(labels.column("verdict"), "qualified")).as_py() or 0) if labels is not None else None
-        )
-        manual = SampleEvidence(
-            population=drawn.population, drawn=drawn.manual, judged=settled, good=qualified, attempts=attempts
-        )
-    stages = None
-    if total is not None:
-        looked = StageEvidence(_judged_documents(total), _judged_documents(total))
-        stages = {recipe.kind: looked for recipe in run.setup.recipes}
+    total, register = facts.total, run.setup.register
     return Evidence(
         as_of=run.as_of,
         modalities=("text",),
         sources=_source_evidence(run, facts),
-        manual=manual,
-        technical=technical,
+        manual=_manual_evidence(facts, labels),
+        technical=_technical_evidence(facts),
         library=_library_evidence(run, library),
         detectors=covered if run.setup.recipes else None,
-        stages=stages,
+        stages=_stage_evidence(run, facts),
         balanced=facts.accounting["balanced"] if facts.accounting else None,
+        denylists=_denylists(run, facts),
         sources_by=_sources_by(total),
         shares=_shares(total),
+        register=_register_evidence(register, facts, run.as_of) if register else None,
+        documents={name: paper.holds(run.as_of) for name, paper in register.operator.items()} if register else None,
     )
 
 
-def _source_evidence(run: Run, facts: Facts) -> dict[str, SourceEvidence] | None:
+def _technical_evidence(facts: Facts) -> SampleEvidence | None:
+    """
+    The figures of the independent set-up; of the filter's own detectors only in a note: they pass what they left.
+
+    A spot check has no filter: the config's stages are the set-up, and the note says on what condition.
+    """
+    drawn = facts.drawn
+    if drawn is None:
+        return None
+    attempts = len([record for record in drawn.ledger if record.purpose == "technical"])
+    measured = facts.evaluated or facts.own
+    good, judged = _good(measured) if measured else (None, None)
+    note = ""
+    if facts.own and not facts.evaluated:
+        note = "Independent only as far as the corpus was not filtered with the same stages."
+    elif not measured:
+        note = "Not measured: no evaluation set-up is named; the filter's own detectors find nothing in what they left."
+    return SampleEvidence(
+        population=drawn.population, drawn=drawn.technical, judged=judged, good=good, attempts=attempts, note=note
+    )
+
+
+def _manual_evidence(facts: Facts, labels: pa.Table | None) -> SampleEvidence | None:
+    drawn = facts.drawn
+    if drawn is None:
+        return None
+    attempts = len([record for record in drawn.ledger if record.purpose == "manual"])
+    settled = labels.num_rows if labels is not None else None
+    return SampleEvidence(
+        population=drawn.population, drawn=drawn.manual, judged=settled, good=_qualified(labels), attempts=attempts
+    )
+
+
+def _qualified(labels: pa.Table | None) -> int | None:
+    return None if labels is None else int(pc.sum(pc.equal(labels.column("verdict"), "qualified")).as_py() or 0)
+
+
+def _stage_evidence(run: Run, facts: Facts) -> dict[str, StageEvidence] | None:
+    """
+    Documents that every stage looked at, counted by verdicts, of those in use or removed for cause, counted by shards written.
+    """
+    if facts.total is None or facts.accounting is None:
+        return None
+    counts = facts.accounting["documents"]
+    asked = counts["read"] - counts["quarantined"] - _sum(facts.total, "skipped")
+    looked = StageEvidence(_judged_documents(facts.total), asked)
+    return {recipe.name if recipe.kind == "screen" else recipe.kind: looked for recipe in run.setup.recipes}
+
+
+def _denylists(run: Run, facts: Facts) -> dict[str, DenylistEvidence] | None:
+    """The blacklist of sources: its documents are never clean, so those still used are counted among the decisions."""
+    blacklist = run.setup.blacklist
+    if blacklist is None or facts.sources is None:
+        return None
+    rows = facts.sources.select(["source", "documents", "decision"]).to_pylist()
+    listed = [row for row in rows if row["source"] in run.setup.blacklisted]
+    used = sum(row["documents"] for row in listed if row["decision"] == "keep")
+    matched = sum(row["documents"] for row in listed)
+    return {"source_blacklist": DenylistEvidence(len(run.setup.blacklisted), matched, used)}
+
+
+def _register_evidence(register: Register, facts: Facts, as_of: date) -> RegisterEvidence | None:
+    """What the register says of the sources of this corpus, counted by kind."""
     if facts.sources is None:
         return None
+    names = set(facts.sources.column("source").to_pylist())
+    kinds: Counter[str] = Counter()
+    valid: dict[str, Counter[str]] = {}
+    expired: dict[str, Counter[str]] = {}
+    for source in register.of_kinds((), among=names):
+        if source.kind is None:
+            continue
+        kinds[source.kind] += 1
+        for name, paper in source.documents.items():
+            (valid if paper.holds(as_of) else expired).setdefault(source.kind, Counter())[name] += 1
+    return RegisterEvidence(kinds=kinds, unregistered=len(names) - kinds.total(), valid=valid, expired=expired)
+
+
+def _source_evidence(run: Run, facts: Facts) -> dict[str, SourceEvidence] | None:
     phase = run.setup.config.corpus.phase
     rule = run.setup.policy.source_rule(phase)
-    rows = facts.sources.select(["illegal", "documents", "decision"]).to_pylist()
-    over = [row for row in rows if rule is not None and rule.over(row["illegal"], row["documents"])]
-    worst = max(rows, key=lambda row: row["illegal"] / max(row["documents"], 1), default=None)
-    return {
-        phase: SourceEvidence(
-            sources=len(rows),
-            assessed=len(rows),
-            over=len(over),
-            over_used=sum(row["decision"] == "keep" for row in over),
-            held=sum(row["decision"] == "hold" for row in rows),
-            worst=(worst["illegal"], worst["documents"]) if worst else None,
-        )
-    }
+    if facts.sources is None or rule is None:
+        return None
+    rows = zip(*(facts.sources.column(c).to_pylist() for c in ("illegal", "documents", "decision")), strict=True)
+    return {phase: SourceEvidence.of(rows, rule)}
 
 
 def _library_evidence(run: Run, library: model.Library | None) -> LibraryEvidence | None:

@@ -204,14 +204,17 @@ def skip(batch: pa.RecordBatch, blacklisted: frozenset[str]) -> pa.RecordBatch:
     """Rows of blacklisted sources are read but not looked at (design section 7)."""
     if not blacklisted:
         return batch
-    hit = pc.fill_null(pc.is_in(batch.column("source"), pa.array(sorted(blacklisted), pa.string())), False)
-    hit = pc.and_(hit, pc.invert(pc.equal(batch.column("state"), FAILED)))
-    if not pc.any(hit).as_py():
-        return batch
-    state = pc.if_else(hit, SKIPPED, batch.column("state"))
-    text = pc.if_else(hit, pa.scalar(None, pa.large_string()), batch.column("text"))
-    arrays = [state if f.name == "state" else text if f.name == "text" else batch.column(f.name) for f in BATCH]
+    states = skipped_states(batch.column("state"), batch.column("source"), blacklisted)
+    text = pc.if_else(pc.equal(states, SKIPPED), pa.scalar(None, pa.large_string()), batch.column("text"))
+    replaced = {"state": states, "text": text}
+    arrays = [replaced.get(f.name, batch.column(f.name)) for f in BATCH]
     return pa.RecordBatch.from_arrays(arrays, schema=BATCH)
+
+
+def skipped_states(states: Any, sources: Any, blacklisted: frozenset[str]) -> Any:
+    """*states* with ``skipped`` for rows of blacklisted sources; what could not be read stays so."""
+    hit = pc.is_in(sources, pa.array(sorted(blacklisted), pa.string()), skip_nulls=True)
+    return pc.if_else(pc.and_(hit, pc.not_equal(states, FAILED)), SKIPPED, states)
 
 
 def only(batch: pa.RecordBatch, rows: pa.Array) -> pa.RecordBatch:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Literal
 
-from corpus_guard.config import Config
+from corpus_guard.config import ClassifierUse, Config
 from corpus_guard.errors import UsageError
 from corpus_guard.executors.seam import Executor
 from corpus_guard.findings import Recipe
@@ -75,7 +75,7 @@ class Setup:
         register, blacklist = config.sources.register, config.sources.blacklist
         evaluation = None
         if config.evaluation is not None:
-            evaluation = recipes(config.evaluation.library, "auto", config.evaluation.classifiers)
+            evaluation = recipes(config.evaluation.library, config.evaluation.engine, config.evaluation.classifiers)
         columns = config.corpus.columns
         return cls(
             config=config,
@@ -105,7 +105,9 @@ def _recipes_of(config: Config) -> tuple[Recipe, ...]:
     return recipes(library, config.keywords.engine if config.keywords else "auto", config.classifiers)
 
 
-def recipes(library: str | None, engine: str, classifiers: Any) -> tuple[Recipe, ...]:
+def recipes(
+    library: str | None, engine: Literal["auto", "hyperscan", "pyahocorasick"], classifiers: tuple[ClassifierUse, ...]
+) -> tuple[Recipe, ...]:
     """The stages a config names. Loads no model: only digests and rules."""
     made: list[Recipe] = []
     if library:
@@ -161,7 +163,19 @@ def make_executor(setup: Setup) -> Executor:
         return LocalExecutor(workers=wanted.workers, unit_timeout=wanted.unit_timeout, attempts=wanted.attempts)
     from corpus_guard.executors.ray import RayExecutor
 
-    return RayExecutor.of(wanted)
+    return RayExecutor(
+        address=wanted.address,
+        namespace=wanted.namespace,
+        cpu_workers=wanted.cpu.workers or 1,
+        cpu_num_cpus=wanted.cpu.num_cpus,
+        gpu_workers=wanted.gpu.workers or 1,
+        gpu_num_gpus=wanted.gpu.num_gpus,
+        gpu_num_cpus=wanted.gpu.num_cpus,
+        in_flight=wanted.in_flight,
+        attempts=wanted.attempts,
+        unit_timeout=wanted.unit_timeout,
+        infrastructure_budget=wanted.infrastructure_budget,
+    )
 
 
 @contextmanager
