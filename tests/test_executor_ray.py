@@ -20,7 +20,7 @@ from corpus_guard.executors.seam import Item, Job
 from tests.sample_jobs import CannotOpenJob, DiesAtStartJob, PlainJob, TwoPoolJob
 from tests.test_executor_local import run
 
-QUICK = Limits(first_delay=0.01, longest_delay=0.05, infrastructure_budget=4)
+QUICK = Limits(attempts=2, first_delay=0.01, longest_delay=0.05, infrastructure_budget=4)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -61,11 +61,11 @@ class TestTwoPools:
     def test_items_that_always_kill_are_named_and_their_neighbours_are_innocent(self, tmp_path: Path) -> None:
         deed = {1: {"front later": "kill"}, 2: {"back": "kill"}}
         items = [Item(f"u{n}", deed.get(n), rows=4) for n in range(10)]
-        statuses, failures, outcome = run(executor(), TwoPoolJob(str(tmp_path)), items)
+        statuses, failures, outcome = run(executor(attempts=2), TwoPoolJob(str(tmp_path)), items)
         assert set(failures) == {"u1", "u2"} and len(statuses) == 8
-        assert {(one.attempts, one.reason) for one in failures.values()} == {(3, "killed")}
+        assert {(one.attempts, one.reason) for one in failures.values()} == {(2, "killed")}
         assert failures["u1"].error.startswith("Its worker died.") and "pid" not in failures["u1"].error
-        assert outcome.worker_deaths == 6 and outcome.nodes_lost == 0
+        assert outcome.worker_deaths == 4 and outcome.nodes_lost == 0
 
     def test_two_backs_share_a_gpu_and_one_call_at_a_time_is_enough(self, tmp_path: Path) -> None:
         shared = executor(cpu_workers=1, gpu_workers=2, gpu_num_gpus=0.5, in_flight=1)
@@ -91,7 +91,7 @@ class TestTwoPools:
         statuses, failures, outcome = run(executor(limits=QUICK), TwoPoolJob(str(tmp_path)), items)
         assert set(statuses) == {key for key in (item.key for item in items) if key.endswith("once")}
         assert {key: failure.attempts for key, failure in failures.items()} == {
-            item.key: {"data": 1, "raise": 3, "exit": 3, "transient": 0}[item.key.split()[-1]]
+            item.key: {"data": 1, "raise": 2, "exit": 2, "transient": 0}[item.key.split()[-1]]
             for item in items
             if not item.key.endswith("once")
         }

@@ -295,7 +295,7 @@ class Dispatch:
 
     def _answered(self) -> list[Any]:
         """References of answers that are there, after waiting for the first. Never fetches a parcel."""
-        now, until = time.monotonic(), [5.0]
+        now, until = time.monotonic(), [min(5.0, self._patience.placing)]
         if (seconds := self._attempts.seconds_to_wait()) is not None:
             until.append(seconds)
         for worker in (worker for side in self._sides for worker in side.workers):

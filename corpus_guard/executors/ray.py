@@ -313,5 +313,6 @@ def _packed(parcel: pa.RecordBatch) -> pa.Buffer:
 
 
 def _unpacked(parcel: pa.Buffer) -> pa.RecordBatch:
+    """A view of shared memory, without a copy: the store cannot free it while the back keeps any column of it."""
     with pa.ipc.open_stream(parcel) as stream:
         return stream.read_next_batch()
