@@ -173,11 +173,12 @@ class Place:
         with self.telling("look at"):
             if (spec := self._fsspec) is not None:
                 try:
-                    return _entry(self.name, spec.info(self.path))
+                    info = spec.info(self.path)
                 except FileNotFoundError:
                     return None
-            info = self.fs.get_file_info(self.path)
-            return _arrow_entry(self.name, info) if info.type == pafs.FileType.File else None
+                return None if info.get("type") == "directory" else _entry(self.name, info)
+            found = self.fs.get_file_info(self.path)
+            return _arrow_entry(self.name, found) if found.type == pafs.FileType.File else None
 
     def read_bytes(self) -> bytes:
         """All bytes; ``FileNotFoundError`` if there is no such file."""

@@ -91,18 +91,18 @@ _STEP = re.compile(r"\[\*\]|\.?[^.\[\]]+")
 
 
 class _Column(NamedTuple):
-    """A path found in a schema: the top-level column, the steps below it, and the range of its Parquet leaves."""
+    """A path found in a schema: the top-level column, the steps below it, and the Parquet leaves to read for it."""
 
     top: int
     steps: tuple[str, ...]
-    leaves: range
+    leaves: tuple[int, ...]
 
 
 def _find_column(schema: pa.Schema, path: str) -> _Column | None:
     if path in schema.names:
         index = schema.names.index(path)
         first = sum(_leaf_count(schema.field(i).type) for i in range(index))
-        return _Column(index, (), range(first, first + _leaf_count(schema.field(index).type)))
+        return _Column(index, (), tuple(range(first, first + _leaf_count(schema.field(index).type))))
     steps = _STEP.findall(path)
     if "".join(steps) != path or len(steps) < 2 or steps[0] not in schema.names:
         return None
@@ -110,13 +110,16 @@ def _find_column(schema: pa.Schema, path: str) -> _Column | None:
     first = sum(_leaf_count(schema.field(i).type) for i in range(index))
     below = tuple(step.removeprefix(".") for step in steps[1:])
     found = schema.field(index).type
+    keys: list[int] = []
     for step in below:
         entered = _enter(found, step)
         if entered is None:
             return None
-        skipped, found = entered
-        first += skipped
-    return _Column(index, below, range(first, first + _leaf_count(found)))
+        if pa.types.is_map(found):  # Arrow makes no map without its keys
+            keys += range(first, first + entered[0])
+        first += entered[0]
+        found = entered[1]
+    return _Column(index, below, (*keys, *range(first, first + _leaf_count(found))))
 
 
 def _enter(of: pa.DataType, step: str) -> tuple[int, pa.DataType] | None:
@@ -265,27 +268,27 @@ def _shards_in(folder: Place) -> list[tuple[Place, Entry]]:
 
 def _glob_local(root: Place, tail: str) -> list[tuple[Place, Entry]]:
     files: list[tuple[Place, Entry]] = []
-    any_suffix = _any_suffix(tail)
     for name in iglob(tail, root_dir=root.path, recursive=True):
         place = root / os.path.normpath(name)
         if place.is_folder():
             if "**" not in tail:
                 files.extend(_shards_in(place))
-        elif any_suffix or name.endswith(_SHARD_SUFFIXES):
+        elif _counts(name, tail):
             files.append((place, place.entry() or Entry(place.name, 0, None, "")))
     return files
 
 
 def _glob_remote(root: Place, tail: str) -> list[tuple[Place, Entry]]:
     wanted = re.compile(_glob_pattern(tail))
-    any_suffix = _any_suffix(tail)
-    return [
-        (root / entry.name, entry)
-        for entry in root.list(recursive="/" in tail or "**" in tail)
-        if wanted.fullmatch(entry.name)
-        and (any_suffix or entry.name.endswith(_SHARD_SUFFIXES))
-        and not any(part[:1] in ("_", ".") for part in entry.name.split("/"))
-    ]
+    listed = root.list(recursive="/" in tail or "**" in tail)
+    return [(root / e.name, e) for e in listed if wanted.fullmatch(e.name) and _counts(e.name, tail)]
+
+
+def _counts(name: str, tail: str) -> bool:
+    """Whether a file that a glob matches is a shard; hidden ones have to be asked for, other endings too."""
+    hidden = any(part[:1] in ("_", ".") for part in name.split("/"))
+    asked = any(part[:1] in ("_", ".") for part in tail.split("/"))
+    return (asked or not hidden) and (_any_suffix(tail) or name.endswith(_SHARD_SUFFIXES))
 
 
 def _any_suffix(tail: str) -> bool:
@@ -611,11 +614,13 @@ class _Opened:
             raise DataError(f"{self.place.uri}: the stored Arrow schema does not fit the Parquet columns.")
         if columns is None:
             return _Selection(None, list(range(len(paths))), list(range(len(self.schema))))
-        wanted = {paths[leaf] for column in columns for leaf in column.leaves}
-        # a path stands for everything below it, and for every column of that name
-        leaves = [i for i, path in enumerate(paths) if path in wanted or any(path.startswith(w + ".") for w in wanted)]
-        # batches come in the order asked for: that of the file
-        return _Selection(sorted(wanted, key=paths.index), leaves, sorted({tops[leaf] for leaf in leaves}))
+        wanted = dict.fromkeys(paths[leaf] for leaf in sorted({leaf for column in columns for leaf in column.leaves}))
+        # a path stands for everything below it and for every column of that name; columns come as they are asked for
+        leaves = [
+            leaf for asked in wanted for leaf, path in enumerate(paths) if path == asked or path.startswith(f"{asked}.")
+        ]
+        leaves = list(dict.fromkeys(leaves))
+        return _Selection(list(wanted), leaves, list(dict.fromkeys(tops[leaf] for leaf in leaves)))
 
     def read(
         self, first: int, last: int, what: "_Selection", slice_bytes: int, from_row: int = 0, expected: bool = False
@@ -812,7 +817,7 @@ def row_bytes(array: pa.Array) -> _Integers:
     if isinstance(of, pa.BaseExtensionType):
         return row_bytes(array.storage)
     if pa.types.is_dictionary(of):
-        sizes = np.append(row_bytes(array.dictionary), 0)
+        sizes = np.append(row_bytes(array.dictionary), row_bytes(pa.nulls(1, of.value_type)))
         return sizes[_numbers(array.indices, len(sizes) - 1)]
     if pa.types.is_struct(of):
         return sum((row_bytes(child) for child in array.flatten()), np.zeros(n, np.int64))
@@ -1077,9 +1082,7 @@ _BLANK_FIRST_BYTES = np.isin(np.arange(256), sorted({c.encode()[0] for c in _BLA
 
 def _texts(parts: Sequence[pa.Array]) -> tuple[pa.Array, npt.NDArray[np.int8]]:
     """Joined texts as ``large_string``, null unless they are to be looked at, and the code of each row's state."""
-    joined = parts[0]
-    if len(parts) > 1:
-        joined = pc.binary_join_element_wise(*parts, pa.scalar(b"\n", pa.large_binary()), null_handling="skip")
+    joined = parts[0] if len(parts) == 1 else _side_by_side(parts)
     codes = np.full(len(joined), _CODES[findings.OK], np.int8)
     try:
         text = joined.cast(pa.large_string())
@@ -1167,6 +1170,16 @@ def _part(values: pa.Array, steps: tuple[str, ...]) -> pa.Array:
     return _join(values.drop_null(), rows[_flags(values.is_valid())], n)
 
 
+def _side_by_side(parts: Sequence[pa.Array]) -> pa.Array:
+    """Columns joined row by row with newlines, nulls left out."""
+    # Arrow's own join with null_handling="skip" loses rows that are null throughout (seen in 26.0.1)
+    n = len(parts[0])
+    order = np.arange(len(parts) * n).reshape(len(parts), n).T.ravel()
+    values = pa.concat_arrays(parts).take(pa.array(order))
+    rows = np.repeat(np.arange(n, dtype=np.int64), len(parts))
+    return _join(values.drop_null(), rows[_flags(values.is_valid())], n)
+
+
 def _join(values: pa.Array, rows: _Integers, n: int) -> pa.Array:
     """*values* of equal *rows* (ascending) joined with newlines; rows without a value are null."""
     if not len(values):
@@ -1238,7 +1251,7 @@ def _hex(values: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(pa.large_string(), len(values), buffers, values.null_count)
 
 
-_HOST = r"^\s*(?:[A-Za-z][A-Za-z0-9+.\-]*:)?(?://)?(?:[^/?#@]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:@\s]+)"
+_HOST = r"^\s*(?:(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//)?(?:[^/?#@]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:@\s]+)"
 
 
 def registered_domains(urls: pa.Array) -> pa.Array:
@@ -1395,6 +1408,14 @@ def _fetch(
 # -- writing ----------------------------------------------------------------------------------
 
 
+def _items_are_elements(of: pa.DataType) -> bool:
+    if pa.types.is_map(of):
+        return _items_are_elements(of.key_type) and _items_are_elements(of.item_type)
+    if _is_list(of):
+        return of.value_field.name == "element" and _items_are_elements(of.value_type)
+    return not pa.types.is_struct(of) or all(_items_are_elements(of.field(i).type) for i in range(of.num_fields))
+
+
 class ShardWriter:
     """
     Writes one shard in the input's own schema; it appears whole when the ``with`` block ends well, else never.
@@ -1413,7 +1434,14 @@ class ShardWriter:
         self._waiting_rows = 0
         self._waiting_bytes = 0
         self._scratch = place.scratch()
-        self._writer: Any = pq.ParquetWriter(self._scratch, schema, compression="zstd", write_page_checksum=True)
+        self._writer: Any = pq.ParquetWriter(
+            self._scratch,
+            schema,
+            compression="zstd",
+            write_page_checksum=True,
+            # older writers call the items of a list otherwise; theirs keep their names
+            use_compliant_nested_type=all(_items_are_elements(of) for of in schema.types),
+        )
 
     def write(self, table: pa.Table) -> None:
         """Append *table*, which has the columns and types of the schema."""
