@@ -358,7 +358,7 @@ def _told(fault: Exception, place: Place, doing: str) -> CorpusGuardError:
     if number in _FULL_ERRNOS:
         return CorpusGuardError(f"{what}. Make room there, then start the same command again.")
     if place.is_local and number not in _PASSING_ERRNOS:
-        if isinstance(fault, (PermissionError, NotADirectoryError, IsADirectoryError)) or number in (
+        if isinstance(fault, (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)) or number in (
             errno.EROFS,
             errno.ENAMETOOLONG,
             errno.ELOOP,

@@ -79,6 +79,7 @@ def texts(path, *names, **options):
 def strings(values, of=None):
     """A string column of any bytes, as Parquet files hold them: nobody checks that they are UTF-8."""
     of = of or pa.string()
+    values = [value.encode() if isinstance(value, str) else value for value in values]
     raw = pa.array(values, pa.large_binary() if of in (pa.large_string(), pa.large_binary()) else pa.binary())
     return pa.Array.from_buffers(of, len(raw), raw.buffers(), raw.null_count)
 
@@ -394,6 +395,34 @@ def test_a_damaged_row_group_costs_its_own_rows_and_names_who_they_are(tmp_path,
     assert table["id"].to_pylist()[25] == f"{shard.digest[:12]}#25"
     assert [(group, rows) for group, rows, _ in damage] == [(2, 10)]
     assert damage[0][2]
+
+
+def test_of_a_giant_damaged_row_group_the_part_before_the_damage_is_kept(tmp_path):
+    columns = {"text": [f"{i:06d}" * 20 for i in range(5000)]}
+    options = {"compression": "none", "use_dictionary": False, "data_page_size": 4096, "write_page_checksum": True}
+    path = write(tmp_path / "x.parquet", columns, row_group_size=10**6, **options)
+    shard = shard_of(path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"004000" * 20, b"004_00" * 20))
+    damage = []
+
+    table = documents(shard, slice_bytes=1 << 17, on_damage=lambda *lost: damage.append(lost))
+
+    lost = table["state"].to_pylist().count("failed")
+    assert 1000 <= lost < 4000
+    assert table["text"].to_pylist() == columns["text"][: 5000 - lost] + [None] * lost
+    assert table["row"].to_pylist() == list(range(5000))
+    assert [(group, rows) for group, rows, _ in damage] == [(0, lost)]
+
+
+def test_without_text_everything_else_is_the_same(tmp_path):
+    path = write(tmp_path / "x.parquet", {"text": strings(["a", None, b"\xff", " ", "字"]), "id": list("vwxyz")})
+    shard = shard_of(path)
+
+    table = documents(shard, Reading(id="id"), want_text=False)
+
+    assert table["text"].null_count == 5
+    assert table.drop_columns("text").equals(documents(shard, Reading(id="id")).drop_columns("text"))
 
 
 def test_where_the_source_is_damaged_too_it_is_not_known(tmp_path):
