@@ -234,7 +234,7 @@ def plan(config: Path, sets: tuple[str, ...], as_json: bool, quiet: bool, log_js
     corpus-guard plan configs/site.yaml
     corpus-guard plan configs/site.yaml --json | jq .todo
     """
-    from corpus_guard.steps import describe_plan
+    from corpus_guard.steps.describe import describe_plan
 
     with opened(config, sets, quiet, log_json, write=False) as opened_run:
         summary, lines = describe_plan(opened_run)
@@ -254,7 +254,7 @@ step("report", "Write the report: report.json, report.html, report.md and tables
 @options
 def status(config: Path, sets: tuple[str, ...], as_json: bool, quiet: bool, log_json: bool) -> None:
     """Say how far a run has come, what failed, and whether somebody is working on it."""
-    from corpus_guard.steps import describe_status
+    from corpus_guard.steps.describe import describe_status
 
     with opened(config, sets, True, log_json, write=False) as opened_run:
         summary, lines = describe_status(opened_run)
@@ -265,7 +265,8 @@ def status(config: Path, sets: tuple[str, ...], as_json: bool, quiet: bool, log_
 @options
 def retry(config: Path, sets: tuple[str, ...], as_json: bool, quiet: bool, log_json: bool) -> None:
     """Try again only what failed, then bring the rest of the run up to date."""
-    from corpus_guard.steps import filter_corpus, forget_failures
+    from corpus_guard.steps import filter_corpus
+    from corpus_guard.steps.retry import forget_failures
 
     with opened(config, sets, quiet, log_json) as opened_run:
         forgotten = forget_failures(opened_run)

@@ -29,7 +29,7 @@ class Tell(Protocol):
         ...
 
     def step(self, name: str, items: int, rows: int, done: int = 0) -> Any:
-        """A context manager giving a ``Meter`` for *items* pieces of work holding *rows* documents; *done* were there before."""
+        """A context manager giving a ``Meter`` for *items* pieces with *rows* documents; *done* were there before."""
         ...
 
 

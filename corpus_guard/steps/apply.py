@@ -6,10 +6,13 @@ name and appears only when it is whole; the shard's ``accounting/<shard>.json`` 
 and names the decisions it rests on: where it is and fits, the shard is done.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +22,12 @@ import pyarrow.compute as pc
 from corpus_guard.executors.seam import Back, Item, Status
 from corpus_guard.findings import SKIPPED
 from corpus_guard.places import Place
-from corpus_guard.shards import Reading, Shard, ShardWriter, Unit, locate, read_schema, read_table
-from corpus_guard.steps.files import put_json, read_parquet
-from corpus_guard.steps.judge import Judge, JudgeJob
+from corpus_guard.shards import Reading, Shard, ShardWriter, Unit, locate, read_schema, read_table, table_bytes
+from corpus_guard.steps.files import put_json, read_json, read_parquet
+from corpus_guard.steps.judge import Judge, JudgeJob, judge_job
+from corpus_guard.steps.plan import Plan
+from corpus_guard.steps.setup import Run
+from corpus_guard.steps.work import stop_on, work
 from corpus_guard.store import RunFolder
 from corpus_guard.verdicts import QUARANTINED as QUARANTINED_STATUS
 from corpus_guard.verdicts import UNQUALIFIED
@@ -37,9 +43,9 @@ def fates(verdicts: pa.Table, excluded: pa.Array) -> Fates:
     """
     What becomes of each document: one of ``FATES``, by index.
 
-    In this order: what could not be read at all, what could not be judged, what is itself unqualified, what belongs to a
-    source in *excluded* (a null in it means the null source). Rows of blacklisted sources are ``removed_blocked``,
-    unseen. Nothing unjudged is ever clean.
+    In this order: what could not be read at all, what could not be judged, what is itself unqualified, what belongs
+    to a source in *excluded* (a null in it means the null source). Rows of blacklisted sources are
+    ``removed_blocked``, unseen. Nothing unjudged is ever clean.
     """
     status, loss = verdicts.column("status"), verdicts.column("loss")
     fate = np.full(verdicts.num_rows, CLEAN, np.uint8)
@@ -206,3 +212,50 @@ def _with_fields(reasons: list[str], row: pa.Table, reading: Reading) -> list[st
             field = ""
         named.append(f"{reason} in {field} at {start}" if field else reason)
     return named
+
+
+def apply(run: Run, found: Plan, sources: pa.Table) -> dict[str, Any]:
+    """Write clean, removed and quarantined shards; check that every row is accounted for."""
+    decisions = hashlib.sha256(table_bytes(sources.select(["source", "decision"]))).hexdigest()
+    job = ApplyJob(judging=judge_job(run), decisions=decisions, slice_bytes=run.setup.config.executor.slice_bytes)
+    root = run.folder.run / "accounting"
+    done: dict[str, Status] = {}
+    with ThreadPoolExecutor(16) as threads:
+        for status in threads.map(lambda name: read_json(root / name), root.names(".json")):
+            if status["decisions"] == decisions:
+                done[status["shard"]] = status
+    loads = [ShardLoad(shard, units) for shard, units in found.by_shard()]
+    items = [
+        Item(load.shard.name, load, load.shard.rows, load.shard.size) for load in loads if load.shard.name not in done
+    ]
+    stop_on(
+        work(run, job, items, "apply", len(done), lambda item, status: done.update({status["shard"]: status})),
+        "written",
+    )
+    accounting = account(found, [done[shard.name] for shard in found.shards])
+    put_json(run.folder.accounting, accounting)
+    return accounting
+
+
+def account(found: Plan, statuses: list[Status]) -> dict[str, Any]:
+    """read = clean + removed + quarantined, in documents, over all shards and in each."""
+    counts = {fate: sum(status[fate] for status in statuses) for fate in FATES}
+    unread = counts.pop("unread")
+    unbalanced = [
+        status["shard"]
+        for status, shard in zip(statuses, found.shards, strict=True)
+        if sum(status[fate] for fate in FATES) != shard.rows
+    ]
+    return {
+        "documents": {"read": found.rows - unread, **counts},
+        "shards": {
+            "found": len(found.shards) + len(found.bad),
+            "written": len(statuses),
+            "failed": len(found.bad),
+            "empty": sum(not shard.rows for shard in found.shards),
+            "failed_rows": unread,
+            "failed_bytes": sum(bad.size for bad in found.bad),
+        },
+        "unbalanced": unbalanced,
+        "balanced": not unbalanced and found.rows - unread == sum(counts.values()),
+    }

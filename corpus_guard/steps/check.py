@@ -7,8 +7,10 @@ set-up nothing is measured. The integrity check scans a few documents again with
 finds must equal the store.
 """
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +19,16 @@ import pyarrow.compute as pc
 from corpus_guard.executors.seam import Back, Item, Status
 from corpus_guard.findings import Recipe
 from corpus_guard.places import Place
-from corpus_guard.shards import Reading, Unit, read_documents
+from corpus_guard.shards import Reading, Unit, read_documents, table_bytes
 from corpus_guard.steps.apply import ShardLoad
-from corpus_guard.steps.files import read_parquet
-from corpus_guard.steps.scan import keys, look, only
-from corpus_guard.store import Store
+from corpus_guard.steps.files import put_json, read_json, read_parquet
+from corpus_guard.steps.judge import judge, judge_job, tallies
+from corpus_guard.steps.outcomes import Checked, Drawn
+from corpus_guard.steps.plan import Plan
+from corpus_guard.steps.scan import ScanJob, keys, look, only, scan_rest, todo
+from corpus_guard.steps.setup import Run
+from corpus_guard.steps.work import stop_on, work
+from corpus_guard.store import RunFolder, Store
 
 AGAIN = 200
 """About so many documents of the technical sample are scanned a second time."""
@@ -94,3 +101,80 @@ class Integrity:
             return self._store.read(self._keys[name], unit)
         except FileNotFoundError:
             return None
+
+
+def check(run: Run, found: Plan, drawn: Drawn, recipes: tuple[Recipe, ...]) -> Checked:
+    """
+    Scan the technical sample with *recipes*, into a store of its own inside the run folder, and judge it.
+
+    The same ``scan`` and ``judge`` as for a corpus, over the drawn rows alone.
+    """
+    setup = run.setup
+    draw_id = hashlib.sha256("".join(record.ids for record in drawn.ledger).encode()).hexdigest()[:12]
+    inside = RunFolder(run.folder.run / "check" / draw_id, run.folder.restricted / "check" / draw_id)
+    sub = Run(
+        replace(setup, recipes=recipes, blacklist=None),
+        inside,
+        Store(inside.run / "store"),
+        run.as_of,
+        run.tell,
+        run.executor,
+    )
+    units = [unit for _, units in found.by_shard() for unit in units]
+    chosen = _sampled_units(run, found)
+    rest = todo(sub, [unit for unit in units if (unit.shard_name, unit.name) in chosen], recipes)
+    job = ScanJob(
+        store=sub.store.place.uri,
+        reading=setup.reading,
+        recipes=recipes,
+        slice_bytes=setup.config.executor.slice_bytes,
+        sample=(run.folder.run / "samples" / "technical").uri,
+    )
+    scan_rest(sub, job, rest, inside, "check")
+    sampled = replace(found, units=tuple(unit for unit in units if (unit.shard_name, unit.name) in chosen))
+    judged = judge(sub, sampled, judge_job(sub), "check")
+    total = tallies(inside)
+    run.folder.technical.put(table_bytes(total))
+    return Checked(recipes, total, judged)
+
+
+def _sampled_units(run: Run, found: Plan) -> set[tuple[str, str]]:
+    drawn: set[tuple[str, str]] = set()
+    for shard in found.shards:
+        sample = read_parquet(run.folder.technical_sample(shard.name), columns=["unit"])
+        drawn.update((shard.name, unit) for unit in sample.column("unit").unique().to_pylist())
+    return drawn
+
+
+def integrity(run: Run, found: Plan, drawn: Drawn) -> dict[str, Any] | None:
+    """Scan a few drawn documents again; what the stages find must be what the store holds."""
+    setup = run.setup
+    recipes = tuple(recipe for recipe in setup.recipes if recipe.device == "cpu")
+    if not recipes or not drawn.technical:
+        return None
+    note = run.folder.run / "integrity.json"
+    mark = [found.manifest, drawn.technical, [recipe.digest for recipe in recipes]]
+    if note.exists() and (before := read_json(note))["mark"] == mark:
+        return dict(before)
+    share = min(1.0, AGAIN / drawn.population) if drawn.population else 0.0
+    job = IntegrityJob(
+        store=run.store.place.uri,
+        sample=(run.folder.run / "samples" / "technical").uri,
+        reading=setup.reading,
+        recipes=recipes,
+        slice_bytes=setup.config.executor.slice_bytes,
+        below=min(int(share * 2**64), 2**64 - 1),
+    )
+    result: dict[str, Any] = {"documents": 0, "differ": [], "mark": mark}
+
+    def take(item: Item, status: Status) -> None:
+        result["documents"] += status["documents"]
+        result["differ"] += status["differ"]
+
+    items = [
+        Item(shard.name, ShardLoad(shard, units), shard.rows, shard.size) for shard, units in found.by_shard() if units
+    ]
+    stop_on(work(run, job, items, "check", 0, take), "checked")
+    result["differ"].sort()
+    put_json(note, result)
+    return result

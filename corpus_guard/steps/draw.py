@@ -7,8 +7,8 @@ smallest, then the exact cut is narrowed down, then members are written shard by
 """
 
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +18,27 @@ import pyarrow.compute as pc
 from corpus_guard.executors.seam import Back, Item, Status
 from corpus_guard.findings import FAILED
 from corpus_guard.places import Place
-from corpus_guard.sampling import Cut, Flags, Ranks, Window, candidates, merge, ranks
+from corpus_guard.sampling import (
+    Cut,
+    DrawRecord,
+    Fingerprint,
+    Flags,
+    Ranks,
+    Window,
+    candidates,
+    draw_key,
+    merge,
+    next_attempt,
+    ranks,
+    read_draws,
+)
 from corpus_guard.shards import Reading, Unit, read_documents, table_bytes
 from corpus_guard.steps.apply import CLEAN, ShardLoad, excluded_sources, fates
-from corpus_guard.steps.files import read_parquet
+from corpus_guard.steps.files import put_json, read_json, read_parquet
+from corpus_guard.steps.outcomes import Drawn
+from corpus_guard.steps.plan import Plan
+from corpus_guard.steps.setup import Run
+from corpus_guard.steps.work import stop_on, work
 from corpus_guard.store import RunFolder
 
 COLLECT = 200_000
@@ -46,7 +63,7 @@ SAMPLE = pa.schema(
 @dataclass(frozen=True)
 class Population:
     """
-    Whose ids are drawn from: the documents a filter run keeps (``clean``), or everything there is (``all``, spot check).
+    Whose ids are drawn from: the documents a filter run keeps (``clean``), or everything there is (``all``).
     """
 
     run: str
@@ -261,3 +278,118 @@ def _ipc(table: pa.Table) -> bytes:
 
 def table_of(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
+
+
+def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str) -> Drawn:
+    """
+    Draw both samples from what *rests_on* (a digest) leaves: the clean documents of a filter run, or all of a corpus.
+
+    Done once: a second start finds the draw. Every draw is a line of ``draws.jsonl``.
+    """
+    policy, folder = run.setup.policy, run.folder
+    ledger = read_draws(folder.draws.read_bytes(), folder.draws.uri) if folder.draws.exists() else []
+    mark = {"rests_on": rests_on, "manifest": found.manifest, "policy": policy.digest, "of": of}
+    drawn_already = folder.samples / "draw.json"
+    if drawn_already.exists():
+        before = read_json(drawn_already)
+        if before["mark"] == mark:
+            return Drawn(
+                before["population"], before["manual"], before["technical"], before["duplicate_ids"], tuple(ledger)
+            )
+    reason = "first draw" if not ledger else "the documents to draw from changed"
+    attempt = 1 if not ledger else next_attempt(ledger, found.manifest, policy.digest, "manual", reason)
+    keys = {purpose: draw_key(found.manifest, policy.digest, purpose, attempt) for purpose in ("manual", "technical")}
+    loads = [ShardLoad(shard, units) for shard, units in found.by_shard()]
+    items = [Item(load.shard.name, load, load.shard.rows, load.shard.size) for load in loads]
+    first = First(policy.manual.size(found.rows))
+    job = DrawJob(
+        population=Population(
+            folder.run.uri, folder.restricted.uri, run.setup.reading, of, run.setup.config.executor.slice_bytes
+        ),
+        task="first",
+        manual_key=keys["manual"],
+        technical_key=keys["technical"],
+        manual_size=first.manual_size,
+        window=Window(1),
+        id_bits=max(0, (found.rows // COUNTED).bit_length()),
+    )
+    stop_on(work(run, job, items, "draw", 0, lambda item, status: first.add(status)), "drawn from")
+    sizes = {"manual": policy.manual.size(first.rows), "technical": policy.technical.size(first.rows)}
+    cut = _cut(run, job, items, first, sizes["technical"])
+    drawn = 0
+
+    def count(item: Item, status: Status) -> None:
+        nonlocal drawn
+        drawn += status["drawn"]
+
+    stop_on(work(run, replace(job, task="write", cut=cut), items, "draw", 0, count), "drawn from")
+    if drawn != sizes["technical"]:
+        raise RuntimeError(f"the technical draw has {drawn} members where {sizes['technical']} were to be drawn")
+    sample = first.sample().slice(0, sizes["manual"])
+    folder.manual_sample.put(table_bytes(sample))
+    fingerprints = {"manual": Fingerprint.of(sample.column("id")), "technical": _fingerprint(folder, loads)}
+    for purpose in ("manual", "technical"):
+        ledger.append(
+            DrawRecord(
+                purpose,
+                first.rows,
+                sizes[purpose],
+                keys[purpose].hex(),
+                found.manifest,
+                policy.digest,
+                attempt,
+                reason,
+                fingerprints[purpose].hex,
+            )
+        )
+    folder.draws.put("".join(record.line for record in ledger).encode())
+    result = Drawn(first.rows, sizes["manual"], sizes["technical"], first.duplicates() << job.id_bits, tuple(ledger))
+    put_json(
+        drawn_already,
+        {
+            "mark": mark,
+            "population": result.population,
+            "manual": result.manual,
+            "technical": result.technical,
+            "duplicate_ids": result.duplicate_ids,
+            "duplicate_ids_exact": job.id_bits == 0,
+        },
+    )
+    return result
+
+
+def _cut(run: Run, job: DrawJob, items: list[Item], first: First, size: int) -> Cut:
+    """The exact end of the technical sample: narrowed by counts until few documents are left, then picked."""
+    if not size:
+        return Cut.none()
+    window: Window | Cut = Window(size).narrow(first.histogram)
+    left = int(first.histogram.max())
+    while isinstance(window, Window) and left > COLLECT:
+        total = np.zeros(4096, np.int64)
+
+        def add_up(item: Item, status: Status, total: Any = total) -> None:
+            count = dense(status["histogram"])
+            total[: len(count)] += count
+
+        stop_on(work(run, replace(job, task="count", window=window), items, "draw", 0, add_up), "drawn from")
+        left = int(total.max())
+        window = window.narrow(total)
+    if isinstance(window, Cut):
+        return window
+    members: list[pa.Table] = []
+
+    def collect(item: Item, status: Status) -> None:
+        if status["members"]:
+            members.append(table_of(status["members"]))
+
+    stop_on(work(run, replace(job, task="collect", window=window), items, "draw", 0, collect), "drawn from")
+    return window.pick(pa.concat_tables(members))
+
+
+def _fingerprint(folder: RunFolder, loads: Iterable[ShardLoad]) -> Fingerprint:
+    total = Fingerprint()
+    for load in loads:
+        total = total + Fingerprint.of(
+            read_parquet(folder.technical_sample(load.shard.name), columns=["id"]).column("id")
+        )
+    return total

@@ -7,6 +7,7 @@ as verdicts; their counts become the shard's tally, written last. Where the tall
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -18,9 +19,15 @@ from corpus_guard.findings import Opinion, Recipe
 from corpus_guard.places import Place
 from corpus_guard.shards import Reading, Unit, table_bytes
 from corpus_guard.sources.tally import add, tally
+from corpus_guard.steps.files import put_json, read_note, read_parquet
+from corpus_guard.steps.outcomes import Judged
+from corpus_guard.steps.plan import Plan
 from corpus_guard.steps.scan import READING, keys, skipped_states
+from corpus_guard.steps.setup import Run
+from corpus_guard.steps.work import stop_on, work
 from corpus_guard.store import RunFolder, Store
-from corpus_guard.verdicts import JudgingRules, judge, load_labels
+from corpus_guard.verdicts import JudgingRules, load_labels
+from corpus_guard.verdicts import judge as judge_documents
 
 
 @dataclass(frozen=True)
@@ -122,4 +129,63 @@ class Judge:
                 raise RuntimeError(f"findings of {name} do not line up with the documents they belong to")
             opinions[name] = self.readers[name].opinion(table)
             states[name] = table.column("state")
-        return judge(documents, opinions, self._job.rules, self._labels, states)
+        return judge_documents(documents, opinions, self._job.rules, self._labels, states)
+
+
+def judge_job(run: Run) -> JudgeJob:
+    """How this run judges: picklable, and the same for every worker."""
+    setup = run.setup
+    return JudgeJob(
+        store=run.store.place.uri,
+        run=run.folder.run.uri,
+        restricted=run.folder.restricted.uri,
+        reading=setup.reading,
+        recipes=setup.recipes,
+        rules=setup.rules,
+        thresholds=dict(setup.policy.thresholds),
+        as_of=run.as_of,
+        labels=tuple(Place.of(path).uri for path in setup.config.labels),
+        blacklisted=setup.blacklisted,
+    )
+
+
+def judge(run: Run, found: Plan, job: JudgeJob | None = None, name: str = "judge") -> Judged:
+    """Verdicts and tallies of every shard that has none yet, or whose findings were incomplete before."""
+    job = job or judge_job(run)
+    folder = RunFolder(Place.of(job.run), Place.of(job.restricted))
+    there = {name.removesuffix(".parquet") for name in (folder.run / "tallies").names(".parquet")}
+    kept: list[Status] = []
+    shards = [(shard, units) for shard, units in found.by_shard() if units]
+    judged_before = [shard.name for shard, _ in shards if shard.name in there]
+    with ThreadPoolExecutor(16) as threads:
+        for shard, note in zip(
+            judged_before, threads.map(lambda name: read_note(folder.tally(name), "judged"), judged_before), strict=True
+        ):
+            status = json.loads(note or "{}")
+            if not note or status["unread"] or status["incomplete"]:
+                there.discard(shard)
+            else:
+                kept.append(status)
+    items = [Item(shard.name, units, shard.rows) for shard, units in shards if shard.name not in there]
+    failures = work(run, job, items, name, len(kept), lambda item, status: kept.append(status))
+    stop_on(failures, "judged")
+    for status in kept:
+        for one in status["damage"]:
+            record = {"shard": status["shard"], "row_groups": [one["group"], one["group"] + 1], **one}
+            put_json(folder.failed(status["shard"], f"group-{one['group']:06d}"), record)
+    ordered = sorted(kept, key=lambda status: str(status["shard"]))
+
+    def each(key: str) -> tuple[dict[str, Any], ...]:
+        return tuple({"shard": status["shard"], **one} for status in ordered for one in status[key])
+
+    return Judged(sum(status["rows"] for status in ordered), each("damage"), each("unread"), each("incomplete"))
+
+
+def tallies(folder: RunFolder) -> pa.Table:
+    """All counts of a run: the sum of its shards' tallies."""
+    root = folder.run / "tallies"
+    total = add([])
+    names = sorted(root.names(".parquet"))
+    for start in range(0, len(names), 256):
+        total = add([total, *(read_parquet(root / name) for name in names[start : start + 256])])
+    return total

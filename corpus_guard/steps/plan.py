@@ -1,12 +1,10 @@
 """
-``plan``: which shards there are, what they hold, and what of it is still to do. Reads footers only.
+``plan``: which shards there are and what they hold. Reads footers only.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from corpus_guard.errors import UsageError
-from corpus_guard.findings import Recipe
 from corpus_guard.shards import (
     BadShard,
     Shard,
@@ -19,7 +17,6 @@ from corpus_guard.shards import (
     read_manifest,
     write_manifest,
 )
-from corpus_guard.steps.scan import Load, keys
 from corpus_guard.steps.setup import Run
 
 
@@ -48,22 +45,9 @@ class Plan:
         return [(shard, tuple(units[shard.name])) for shard in self.shards]
 
 
-@dataclass(frozen=True)
-class Todo:
-    """What the store lacks for a set of stages."""
-
-    loads: tuple[Load, ...]
-    done_units: int
-    missing: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return sum(load.unit.rows for load in self.loads)
-
-
-def plan(run: Run, write: bool = True) -> Plan:
+def plan(run: Run) -> Plan:
     """
-    Find the shards, read their footers, cut them into units; with *write*, keep the manifest in the run folder.
+    Find the shards, read their footers, cut them into units. Writes nothing; see ``keep_plan``.
 
     Footers of an earlier plan are taken from its manifest where path, size and etag are unchanged.
     """
@@ -75,32 +59,14 @@ def plan(run: Run, write: bool = True) -> Plan:
     if bad and not shards:
         first = bad[0]
         raise UsageError(
-            f"{first.path}: none of the {len(bad)} shards found can be read as Parquet ({first.error}); check corpus.shards"
+            f"{first.path}: none of the {len(bad)} shards found can be read as Parquet ({first.error}); "
+            "check corpus.shards"
         )
     check_reading(shards, run.setup.reading)
     units = plan_units(shards, config.executor.unit_bytes)
-    found = Plan(tuple(shards), tuple(bad), tuple(units), manifest_hash(shards))
-    if write:
-        write_manifest(place, shards, bad)
-    return found
+    return Plan(tuple(shards), tuple(bad), tuple(units), manifest_hash(shards))
 
 
-def todo(run: Run, units: Iterable[Unit], recipes: tuple[Recipe, ...]) -> Todo:
-    """Which findings of *units* are not in the store yet. One listing per stage."""
-    wanted = keys(recipes, run.setup.reading)
-    blacklisted = run.setup.blacklisted
-    done = {key: run.store.done_all(key, blacklisted) for key in wanted.values()}
-    loads, whole = [], 0
-    missing = dict.fromkeys(wanted, 0)
-    planned: set[tuple[str, str]] = set()
-    for unit in units:
-        at = (unit.shard_digest[:12], unit.name)
-        lacking = frozenset(key for key in wanted.values() if at not in done[key])
-        if not lacking or at in planned:  # copies of a shard share their findings
-            whole += 1
-            continue
-        planned.add(at)
-        loads.append(Load(unit, lacking))
-        for name, key in wanted.items():
-            missing[name] += key in lacking
-    return Todo(tuple(loads), whole, missing)
+def keep_plan(run: Run, found: Plan) -> None:
+    """Write the manifest into the run folder."""
+    write_manifest(run.folder.manifest, found.shards, found.bad)

@@ -7,7 +7,6 @@ null. The report is the last file of a run: where it is, the run is finished.
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -30,28 +29,11 @@ from corpus_guard.shards import read_manifest
 from corpus_guard.sources.register import Register
 from corpus_guard.sources.tally import RISK_COLUMNS, by
 from corpus_guard.statistics import clopper_pearson
-from corpus_guard.steps import Checked, Drawn, Judged, Result
 from corpus_guard.steps.files import read_json
-from corpus_guard.steps.plan import Plan, Todo
+from corpus_guard.steps.outcomes import Checked, Facts, Result
 from corpus_guard.steps.review import labels_of
 from corpus_guard.steps.setup import Run
 from corpus_guard.taxonomy import CODES
-
-
-@dataclass
-class Facts:
-    """What the steps of one job found out; ``None`` where a step did not run."""
-
-    plan: Plan
-    todo: Todo | None = None
-    judged: Judged | None = None
-    total: pa.Table | None = None
-    sources: pa.Table | None = None
-    accounting: dict[str, Any] | None = None
-    drawn: Drawn | None = None
-    integrity: dict[str, Any] | None = None
-    own: Checked | None = None
-    evaluated: Checked | None = None
 
 
 def write_report(run: Run, facts: Facts) -> dict[str, Any]:
@@ -73,7 +55,7 @@ def write_report(run: Run, facts: Facts) -> dict[str, Any]:
 
 def finished(run: Run) -> dict[str, Any] | None:
     """
-    The report of a finished run, with its ``manifest``; ``None`` while there is none, or where people have settled
+    The report of a finished run; ``None`` while there is none, or where people have settled
     more of the sample since: then the report, and only it, is made again.
     """
     place = run.folder.run / "reports" / "report.json"
@@ -82,7 +64,7 @@ def finished(run: Run) -> dict[str, Any] | None:
     report: dict[str, Any] = read_json(place)
     if report["digests"].get("labels", "") != _labels_digest(run):
         return None
-    return report | {"manifest": report["corpus"]["manifest"]}
+    return report
 
 
 def build(run: Run, facts: Facts) -> model.Report:
@@ -141,28 +123,35 @@ def build(run: Run, facts: Facts) -> model.Report:
 
 def told(run: Run, report: dict[str, Any]) -> Result:
     """What the report says, in a dozen lines, and what decides the exit code."""
+    from corpus_guard.report.render import short
+
     documents = (report["accounting"] or {}).get("documents")
     corpus, sources = report["corpus"], report["sources"]
     lines = [
-        f"corpus      {corpus['shards']:,} shards, {_number(corpus['documents'])} documents of {_number(corpus['sources'])} sources"
+        f"corpus      {corpus['shards']:,} shards, {_number(corpus['documents'])} documents "
+        f"of {_number(corpus['sources'])} sources"
     ]
     if corpus["failed_shards"] or corpus["failed_rows"]:
         lines.append(
-            f"failed      {corpus['failed_shards']:,} shards unreadable, {_number(corpus['failed_rows'])} rows of others; named in failed/ and in the report"
+            f"failed      {corpus['failed_shards']:,} shards, {_number(corpus['failed_rows'])} rows of others: "
+            "unreadable, named in failed/ and in the report"
         )
     if documents:
         removed = documents["removed_document"] + documents["removed_source"] + documents["removed_blocked"]
         lines.append(
-            f"documents   {documents['clean']:,} clean, {removed:,} removed ({documents['removed_document']:,} themselves, "
-            f"{documents['removed_source']:,} with their source), {documents['quarantined']:,} quarantined; balanced: {_yes(report['accounting']['balanced'])}"
+            f"documents   {documents['clean']:,} clean, {removed:,} removed "
+            f"({documents['removed_document']:,} themselves, {documents['removed_source']:,} with their source), "
+            f"{documents['quarantined']:,} quarantined; balanced: {_yes(report['accounting']['balanced'])}"
         )
     if sources:
         lines.append(
-            f"sources     {sources['keep']:,} kept, {sources['exclude']:,} excluded over {sources['limit']['percent']}, {sources['hold']:,} on hold"
+            f"sources     {sources['keep']:,} kept, {sources['exclude']:,} excluded "
+            f"over {short(sources['limit']['percent'])}, {sources['hold']:,} on hold"
         )
         for row in [row for row in sources["worst"] if row["decision"] != "keep"][:5]:
             lines.append(
-                f"            {row['source'] or '(null)'}: {row['illegal']:,} of {row['documents']:,} ({row['share']['percent']}), {row['decision']}"
+                f"            {row['source'] or '(null)'}: {row['illegal']:,} of {row['documents']:,} "
+                f"({row['share']['percent']}), {row['decision']}"
             )
     for name, key in (("technical", "evaluation"), ("manual", "qualified")):
         check = report[name]
@@ -197,7 +186,7 @@ def told(run: Run, report: dict[str, Any]) -> Result:
     return Result(summary, lines, bool(lost), conforms)
 
 
-def failures_of(run: Run, facts: Facts, until: str) -> Result:
+def told_so_far(run: Run, facts: Facts, until: str) -> Result:
     """The end of a run that was asked for some steps only."""
     corpus = {
         "shards": len(facts.plan.shards),
@@ -218,7 +207,7 @@ def failures_of(run: Run, facts: Facts, until: str) -> Result:
 
 
 def _lost(run: Run, corpus: dict[str, Any]) -> str:
-    """A sentence where more failed than the config allows: by rows, and by bytes for shards without footer; else nothing."""
+    """A sentence where more failed than allowed, by rows, or by bytes for shards without footer; else nothing."""
     allowed = run.setup.config.max_failed_share
     rows, all_rows = corpus["failed_rows"] or 0, corpus["rows"] or 0
     shards, unreadable = read_manifest(run.folder.manifest)
@@ -231,7 +220,10 @@ def _lost(run: Run, corpus: dict[str, Any]) -> str:
         f"{rows:,} of {all_rows:,} rows" if over_rows else "",
         f"{bad:,} of {total + bad:,} bytes in unreadable shards" if over_bytes else "",
     ]
-    return f"{' and '.join(part for part in parts if part)} failed, and max_failed_share is {float(allowed):g}; see failed/, mend or replace the shards and run corpus-guard retry, or raise max_failed_share."
+    return (
+        f"{' and '.join(part for part in parts if part)} failed, and max_failed_share is {float(allowed):g}; "
+        "see failed/, mend or replace the shards and run corpus-guard retry, or raise max_failed_share."
+    )
 
 
 def _labels_digest(run: Run) -> str:
@@ -514,12 +506,14 @@ def _limits(run: Run, facts: Facts, covered: dict[str, list[Any]], library: mode
     keywords = {row.risk for row in library.risks if row.terms} if library else set()
     if facts.total is not None or facts.own is not None:
         found.append(
-            f"A classifier with usable evidence looked for {len(usable)} of 31 risks ({', '.join(sorted(usable)) or 'none'}); "
-            f"keywords alone for {len(keywords - usable)}; nothing looked for {', '.join(c for c in CODES if c not in usable | keywords) or 'none of the others'}."
+            f"A classifier with usable evidence looked for {len(usable)} of {len(CODES)} risks "
+            f"({', '.join(sorted(usable)) or 'none'}), keywords alone for {len(keywords - usable)}; "
+            f"nothing looked for {', '.join(code for code in CODES if code not in usable | keywords) or 'no risk'}."
         )
     if facts.drawn and not facts.evaluated and run.setup.job == "filter":
         found.append(
-            "The technical check was not measured: name an independent evaluation set-up in the config. The filter's own detectors pass their own output by construction."
+            "The technical check was not measured: name an independent evaluation set-up in the config. "
+            "The filter's own detectors pass their own output by construction."
         )
     if facts.drawn and run.setup.job == "spot-check":
         found.append("Only the drawn documents were scanned; shares of single sources are those of the sample.")
@@ -592,7 +586,7 @@ def _qualified(labels: pa.Table | None) -> int | None:
 
 def _stage_evidence(run: Run, facts: Facts) -> dict[str, StageEvidence] | None:
     """
-    Documents that every stage looked at, counted by verdicts, of those in use or removed for cause, counted by shards written.
+    Documents that every stage looked at, counted by verdicts, of those used or removed, counted by shards written.
     """
     if facts.total is None or facts.accounting is None:
         return None

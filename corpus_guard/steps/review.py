@@ -61,7 +61,7 @@ def export(run: Run) -> Sheet:
     if not run.folder.manual_sample.exists():
         raise UsageError(f"{run.folder.run.uri}: no sample was drawn yet; run corpus-guard draw first.")
     sample = read_parquet(run.folder.manual_sample)
-    found = plan(run, write=False)
+    found = plan(run)
     units = {(unit.shard_name, unit.name): unit for unit in found.units}
     lines: list[dict[str, Any]] = []
     for (shard, name), rows in _by_unit(sample):
@@ -158,7 +158,8 @@ def _problems(
     line: dict[str, Any], verdict: str, key: tuple[str, int], drawn: dict[tuple[str, int], str]
 ) -> Iterator[str]:
     if verdict not in VERDICTS:
-        yield f"verdict {verdict!r} is none of {', '.join(VERDICTS)}{near(verdict, VERDICTS)}; leave it empty while unsure"
+        known = f"{' or '.join(VERDICTS)}{near(verdict, VERDICTS)}"
+        yield f"verdict {verdict!r} must be {known}; leave it empty while unsure"
     if key not in drawn:
         yield f"row {key[1]} of shard {key[0]!r} was not drawn; a sample is not changed by hand"
     risks = line.get("risks") or []

@@ -6,7 +6,7 @@ back in slices. A unit's findings are one file per stage, put once: where the fi
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,11 @@ from corpus_guard.executors.seam import Item, Status
 from corpus_guard.findings import BATCH, DOCUMENTS, FAILED, SKIPPED, STATES, Recipe, Stage
 from corpus_guard.places import Place
 from corpus_guard.shards import Reading, Unit, read_documents
-from corpus_guard.steps.files import read_parquet
-from corpus_guard.store import Store, stage_key
+from corpus_guard.steps.files import put_json, read_parquet
+from corpus_guard.steps.plan import Plan
+from corpus_guard.steps.setup import Run
+from corpus_guard.steps.work import work
+from corpus_guard.store import RunFolder, Store, stage_key
 
 READING = "documents"
 """Name of the findings that say who each row is; written beside those of the stages."""
@@ -220,3 +223,88 @@ def skipped_states(states: Any, sources: Any, blacklisted: frozenset[str]) -> An
 def only(batch: pa.RecordBatch, rows: pa.Array) -> pa.RecordBatch:
     """The documents of *batch* whose row is among *rows*."""
     return batch.filter(pc.is_in(batch.column("row"), rows))
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What the store lacks for a set of stages."""
+
+    loads: tuple[Load, ...]
+    done_units: int
+    missing: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(load.unit.rows for load in self.loads)
+
+
+def todo(run: Run, units: Iterable[Unit], recipes: tuple[Recipe, ...]) -> Todo:
+    """Which findings of *units* are not in the store yet. One listing per stage."""
+    wanted = keys(recipes, run.setup.reading)
+    blacklisted = run.setup.blacklisted
+    done = {key: run.store.done_all(key, blacklisted) for key in wanted.values()}
+    loads, whole = [], 0
+    missing = dict.fromkeys(wanted, 0)
+    planned: set[tuple[str, str]] = set()
+    for unit in units:
+        at = (unit.shard_digest[:12], unit.name)
+        lacking = frozenset(key for key in wanted.values() if at not in done[key])
+        if not lacking or at in planned:  # copies of a shard share their findings
+            whole += 1
+            continue
+        planned.add(at)
+        loads.append(Load(unit, lacking))
+        for name, key in wanted.items():
+            missing[name] += key in lacking
+    return Todo(tuple(loads), whole, missing)
+
+
+def scan(run: Run, found: Plan) -> Todo:
+    """Look at everything the store has not seen yet; name in ``failed/`` what could not be looked at."""
+    setup = run.setup
+    rest = todo(run, found.units, setup.recipes)
+    name_bad_shards(run, found)
+    job = ScanJob(
+        store=run.store.place.uri,
+        reading=setup.reading,
+        recipes=setup.recipes,
+        slice_bytes=setup.config.executor.slice_bytes,
+        blacklisted=setup.blacklisted,
+    )
+    scan_rest(run, job, rest, run.folder, "scan")
+    return rest
+
+
+def scan_rest(run: Run, job: ScanJob, rest: Todo, folder: RunFolder, name: str) -> None:
+    for place in _failed_units(folder):  # an earlier try; it is made again now, and named again if it fails again
+        place.delete()
+    items = [
+        Item(f"{load.unit.shard_name}/{load.unit.name}", load, load.unit.rows, load.unit.nbytes) for load in rest.loads
+    ]
+    for failure in work(run, job, items, name, rest.done_units, lambda item, status: None):
+        unit = failure.item.payload.unit
+        put_json(
+            folder.failed(unit.shard_name, f"{unit.name}.unit"),
+            {
+                "shard": unit.shard_path,
+                "unit": unit.name,
+                "row_groups": [unit.first_group, unit.last_group],
+                "rows": unit.rows,
+                "attempts": failure.attempts,
+                "reason": failure.reason,
+                "error": failure.error,
+            },
+        )
+
+
+def name_bad_shards(run: Run, found: Plan) -> None:
+    for bad in found.bad:
+        put_json(
+            run.folder.failed(bad.name),
+            {"shard": bad.path, "row_groups": "unknown", "rows": "unknown", "bytes": bad.size, "error": bad.error},
+        )
+
+
+def _failed_units(folder: RunFolder) -> list[Place]:
+    root = folder.run / "failed"
+    return [root / name for name in root.names(".json") if name.endswith(".unit.json")]

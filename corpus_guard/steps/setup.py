@@ -72,6 +72,8 @@ class Setup:
         *stages* replaces those of the config: the way in for a stage of one's own.
         """
         policy = load_policy(config.policy)
+        if job == "spot-check" and config.spot_check is not None:
+            policy = policy.raised(config.spot_check.manual, config.spot_check.technical)
         register, blacklist = config.sources.register, config.sources.blacklist
         evaluation = None
         if config.evaluation is not None:
@@ -117,7 +119,7 @@ def recipes(
     if classifiers:
         from corpus_guard.classifiers.recipe import recipe
 
-        made.extend(recipe(c.model, device=c.device, batch_tokens=c.batch_tokens) for c in classifiers)
+        made += [recipe(c.model, device=c.device, batch_tokens=c.batch_tokens) for c in classifiers]
     names = [r.name for r in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 
 from corpus_guard.errors import UsageError
 from corpus_guard.shards import Shard, Unit
-from corpus_guard.steps import judge_job
 from corpus_guard.steps.apply import FATES, excluded_sources, fates
 from corpus_guard.steps.files import read_parquet
-from corpus_guard.steps.judge import Judge
+from corpus_guard.steps.judge import Judge, judge_job
 from corpus_guard.steps.plan import plan
 from corpus_guard.steps.scan import READING
 from corpus_guard.steps.setup import Run
@@ -31,7 +30,8 @@ class Traced:
         lines = []
         for one in self.summary["documents"]:
             lines += [
-                f"{one['id']}: row {one['row']:,} of {one['shard']}, source {one['source'] or '(null)'}, {one['characters']:,} characters, {one['state']}"
+                f"{one['id']}: row {one['row']:,} of {one['shard']}, source {one['source'] or '(null)'}, "
+                f"{one['characters']:,} characters, {one['state']}"
             ]
             lines += [
                 f"  stage    {name} {stage['digest'][:12]}: {'; '.join(stage['found']) or 'nothing'}"
@@ -54,14 +54,15 @@ class Traced:
 
 def trace(run: Run, id: str) -> Traced:
     """Find the documents with this id among the run's verdicts and tell what is known of them."""
-    found = plan(run, write=False)
+    found = plan(run)
     pairs = [(shard, unit) for shard, units in found.by_shard() for unit in units]
     wanted = _named_by_row(id, pairs) or pairs
     with ThreadPoolExecutor(16) as threads:
         hits = [hit for hits in threads.map(lambda pair: _rows_of(run, pair[1], id), wanted) for hit in hits]
     if not hits:
         raise UsageError(
-            f"{run.folder.run.uri}: no judged document has the id {id!r}; check the id, or run corpus-guard judge first."
+            f"{run.folder.run.uri}: no judged document has the id {id!r}; "
+            "check the id, or run corpus-guard judge first."
         )
     judge = Judge(judge_job(run))
     return Traced({"documents": [_one(run, judge, unit, verdict) for unit, verdict in hits]})
