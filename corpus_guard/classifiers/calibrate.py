@@ -171,15 +171,17 @@ def _logistic(x: Doubles, y: Doubles, weight: Doubles, ridge: float = 1e-5) -> D
 
 def fit_isotonic(scores: Doubles, positive: npt.NDArray[np.bool_], weight: Doubles) -> Calibration:
     """Pool adjacent violators: steps as points, for a label with a thousand positives and more."""
-    order = np.argsort(scores, kind="stable")
+    distinct, group = np.unique(scores, return_inverse=True)
+    mass = np.bincount(group, weight)
+    mean = np.bincount(group, weight * positive) / mass
     level: list[list[float]] = []  # mean, weight, first score, last score
-    for score, y, w in zip(scores[order].tolist(), positive[order].tolist(), weight[order].tolist(), strict=True):
-        level.append([float(y), w, score, score])
+    for score, chance, size in zip(distinct.tolist(), mean.tolist(), mass.tolist(), strict=True):
+        level.append([chance, size, score, score])
         while len(level) > 1 and level[-2][0] >= level[-1][0]:
-            mean, mass, _, last = level.pop()
+            above, more, _, last = level.pop()
             below = level[-1]
-            below[0] = (below[0] * below[1] + mean * mass) / (below[1] + mass)
-            below[1] += mass
+            below[0] = (below[0] * below[1] + above * more) / (below[1] + more)
+            below[1] += more
             below[3] = last
-    points = [(edge, round(mean, 6)) for mean, _, first, last in level for edge in dict.fromkeys((first, last))]
+    points = [(edge, round(chance, 6)) for chance, _, first, last in level for edge in dict.fromkeys((first, last))]
     return Calibration("isotonic", points=tuple(points if len(points) > 1 else [*points, *points]))
