@@ -55,6 +55,10 @@ class TransformerRecipe:
     precision: Precision = "float32"
     kind: Literal["classifier"] = "classifier"
 
+    @property
+    def judging_digest(self) -> str:
+        return self.model.judging_digest
+
     def build(self) -> "TransformerStage":
         return TransformerStage(self)
 

@@ -23,6 +23,7 @@ def describe_plan(run: Run) -> tuple[dict[str, Any], list[str]]:
         else (config.cpu.workers or 1) * config.in_flight + 2 * (config.gpu.workers or 0)
     )
     memory = slots * min(config.slice_bytes, max(largest, 1)) * 4
+    at_most = {"manual_at_most": policy.manual.size(found.rows), "technical_at_most": policy.technical.size(found.rows)}
     summary = {
         "policy": policy.id,
         "manifest": found.manifest,
@@ -35,12 +36,8 @@ def describe_plan(run: Run) -> tuple[dict[str, Any], list[str]]:
         "stages": {recipe.name: recipe.digest for recipe in run.setup.recipes},
         "todo": {"units": len(rest.loads), "rows": rest.rows, "missing": rest.missing},
         "done_units": rest.done_units,
-        "samples": {
-            "manual_at_most": policy.manual.size(found.rows),
-            "technical_at_most": policy.technical.size(found.rows),
-        },
+        "samples": at_most,
     }
-    at_most = summary["samples"]
     units = len(found.units)
     lines = [
         f"policy     {policy.id}: {policy.title}",
