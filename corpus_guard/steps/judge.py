@@ -69,6 +69,7 @@ class Judge:
     def work(self, item: Item) -> Iterator[pa.RecordBatch | Status]:
         units: tuple[Unit, ...] = item.payload
         self._folder.shard_accounting(units[0].shard_name).delete()  # written under older verdicts, if at all
+        self._forget_others(units)
         counts, unread, incomplete = [], [], []
         rows = 0
         damage: list[dict[str, Any]] = []
@@ -76,6 +77,7 @@ class Judge:
             judged = self.unit(unit)
             if judged is None:
                 unread.append({"unit": unit.name, "rows": unit.rows})
+                self._folder.verdicts(unit).delete()
                 continue
             documents, verdicts, missing = judged
             if missing:
@@ -88,6 +90,7 @@ class Judge:
             rows += unit.rows
         status = {
             "shard": units[0].shard_name,
+            "extent": extent(units[0].shard_digest, units),
             "rows": rows,
             "unread": unread,
             "incomplete": incomplete,
@@ -96,6 +99,12 @@ class Judge:
         table = add(counts)
         self._folder.tally(units[0].shard_name).put(table_bytes(table, {"judged": json.dumps(status, sort_keys=True)}))
         yield status
+
+    def _forget_others(self, units: tuple[Unit, ...]) -> None:
+        """Verdicts of the shard as it was, or was cut, before."""
+        folder = self._folder.all_verdicts / units[0].shard_name
+        for name in {*folder.names(".parquet", recursive=False)} - {f"{unit.name}.parquet" for unit in units}:
+            (folder / name).delete()
 
     def unit(self, unit: Unit) -> tuple[pa.Table, pa.Table, list[str]] | None:
         """Documents, verdicts and the names of missing stages of one unit; ``None`` if it was never read."""
@@ -156,23 +165,22 @@ def judge(run: Run, found: Plan, job: JudgeJob | None = None, name: str = "judge
     there = {name.removesuffix(".parquet") for name in (folder.run / "tallies").names(".parquet")}
     kept: list[Status] = []
     shards = [(shard, units) for shard, units in found.by_shard() if units]
-    judged_before = [shard.name for shard, _ in shards if shard.name in there]
+    rests_on = {shard.name: extent(shard.digest, units) for shard, units in shards}
     with ThreadPoolExecutor(16) as threads:
-        for shard, note in zip(
-            judged_before, threads.map(lambda name: read_note(folder.tally(name), "judged"), judged_before), strict=True
-        ):
+        names = [name for name in rests_on if name in there]
+        for note in threads.map(lambda name: read_note(folder.tally(name), "judged"), names):
             status = json.loads(note or "{}")
-            if not note or status["unread"] or status["incomplete"]:
-                there.discard(shard)
-            else:
+            if note and status["extent"] == rests_on[status["shard"]] and not (status["unread"] or status["incomplete"]):
                 kept.append(status)
-    items = [Item(shard.name, units, shard.rows) for shard, units in shards if shard.name not in there]
+    done = {status["shard"] for status in kept}
+    items = [Item(shard.name, units, shard.rows) for shard, units in shards if shard.name not in done]
     failures = work(run, job, items, name, len(kept), lambda item, status: kept.append(status))
     stop_on(failures, "judged")
+    forget_records(folder, _DAMAGED)
     for status in kept:
         for one in status["damage"]:
-            record = {"shard": status["shard"], "row_groups": [one["group"], one["group"] + 1], **one}
-            put_json(folder.failed(status["shard"], f"group-{one['group']:06d}"), record)
+            record = {"shard_name": status["shard"], "row_groups": [one["group"], one["group"] + 1], **one}
+            put_json(folder.failed(status["shard"], f"group-{one['group']:06d}{_DAMAGED}"), record)
     ordered = sorted(kept, key=lambda status: str(status["shard"]))
 
     def each(key: str) -> tuple[dict[str, Any], ...]:

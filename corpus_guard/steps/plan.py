@@ -2,6 +2,8 @@
 ``plan``: which shards there are and what they hold. Reads footers only.
 """
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from corpus_guard.errors import UsageError
@@ -18,6 +20,7 @@ from corpus_guard.shards import (
     write_manifest,
 )
 from corpus_guard.steps.setup import Run
+from corpus_guard.store import RunFolder
 
 
 @dataclass(frozen=True)
@@ -68,5 +71,26 @@ def plan(run: Run) -> Plan:
 
 
 def keep_plan(run: Run, found: Plan) -> None:
-    """Write the manifest into the run folder."""
+    """Write the manifest into the run folder; what an unfinished run made of shards that are gone since goes first."""
+    if run.folder.manifest.exists():
+        now = {shard.name for shard in found.shards}
+        for shard in read_manifest(run.folder.manifest)[0]:
+            if shard.name not in now:
+                _forget(run.folder, shard.name)
     write_manifest(run.folder.manifest, found.shards, found.bad)
+
+
+def _forget(folder: RunFolder, shard_name: str) -> None:
+    """Delete everything a run made of one shard."""
+    made = (folder.shard_accounting, folder.clean, folder.removed, folder.quarantined, folder.technical_sample)
+    for place in made:
+        place(shard_name).delete()
+    verdicts = folder.all_verdicts / shard_name
+    for name in verdicts.names(".parquet", recursive=False):
+        (verdicts / name).delete()
+    folder.tally(shard_name).delete()
+
+
+def extent(shard_digest: str, units: Iterable[Unit]) -> str:
+    """What files made of a shard rest on: its bytes, and how it was cut into units."""
+    return hashlib.sha256("\n".join([shard_digest, *(unit.name for unit in units)]).encode()).hexdigest()[:16]

@@ -124,14 +124,14 @@ def settle(run: Run, path: Path) -> dict[str, int]:
         verdict = str(line.get("verdict") or "").strip()
         if not verdict:
             continue
-        before = len(settled)
-        key = (str(line.get("shard")), int(line.get("row") or -1) if str(line.get("row")).lstrip("-").isdigit() else -1)
+        row = str(line.get("row", ""))
+        key = (str(line.get("shard")), int(row) if row.isdigit() else -1)
         problems = list(_problems(line, verdict, key, drawn))
         if key in settled:
             problems.append("the document stands twice in the sheet; keep one line")
         for problem in problems:
             faults.add_line(number, problem + ".")
-        if not problems and len(settled) == before:
+        if not problems:
             settled[key] = {
                 "id": drawn[key],
                 "shard": key[0],

@@ -65,18 +65,24 @@ class Setup:
         return found
 
     @classmethod
-    def of(cls, config: Config, *, job: str = "filter", stages: tuple[Recipe, ...] | None = None) -> "Setup":
+    def of(
+        cls,
+        config: Config,
+        *,
+        job: str = "filter",
+        stages: tuple[Recipe, ...] | None = None,
+        evaluation: tuple[Recipe, ...] | None = None,
+    ) -> "Setup":
         """
         Read policy, library, models, register and blacklist; all faults of a file at once.
 
-        *stages* replaces those of the config: the way in for a stage of one's own.
+        *stages* and *evaluation* replace those of the config: the way in for a stage of one's own.
         """
         policy = load_policy(config.policy)
         if job == "spot-check" and config.spot_check is not None:
             policy = policy.raised(config.spot_check.manual, config.spot_check.technical)
         register, blacklist = config.sources.register, config.sources.blacklist
-        evaluation = None
-        if config.evaluation is not None:
+        if evaluation is None and config.evaluation is not None:
             evaluation = recipes(config.evaluation.library, config.evaluation.engine, config.evaluation.classifiers)
         columns = config.corpus.columns
         return cls(
@@ -206,6 +212,8 @@ def open_run(
     folder.open()
     with folder.lock():
         as_of = folder.bind(setup.identity(), today or datetime.now(UTC).date())
+        for place in (folder.run, folder.restricted):
+            place.sweep(keep=store.place)  # others may be writing to the store
         run = Run(setup, folder, store, as_of, tell, executor)
         try:
             yield run
