@@ -283,6 +283,22 @@ class Place:
                 # S3 deletes what is not there without a word, others complain
                 self.fs.delete_file(self.path)
 
+    def sweep(self, keep: "Place | None" = None) -> None:
+        """
+        Remove what killed writers left unfinished below this local folder, but for the folder *keep*.
+
+        For a folder that only the caller writes to: an unfinished file of somebody alive would go too.
+        """
+        if not self.is_local:
+            return
+        kept = os.path.realpath(keep.path) if keep is not None and keep.is_local else None
+        for folder, folders, names in os.walk(self.path):
+            folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) != kept]
+            for name in names:
+                if name.startswith(TEMPORARY):
+                    with suppress(OSError):
+                        os.unlink(os.path.join(folder, name))
+
     def make_folder(self, mode: int = 0o777) -> None:
         """Make this folder and those above it. Only a new local folder gets *mode*; stores have no folders."""
         if not self.is_local or os.path.isdir(self.path):
@@ -626,7 +642,7 @@ def _heartbeat(place: Place, beat_s: float, expires_s: float) -> Iterator[None]:
                 continue
             other = place / f".lock/{entry.name}"
             with suppress(FileNotFoundError):
-                held_by = other.read_bytes()
+                held_by = _read_holder(other)
                 if time.time() - _beat_of(held_by) < expires_s:
                     raise _held(place.uri, held_by)
                 other.delete()
@@ -640,6 +656,16 @@ def _heartbeat(place: Place, beat_s: float, expires_s: float) -> Iterator[None]:
     finally:
         with suppress(Exception):
             mine.delete()
+
+
+def _read_holder(lock: Place) -> bytes:
+    """The content of a lock object; one that says nothing yet may be in the middle of being written."""
+    for _ in range(10):
+        content = lock.read_bytes()
+        if _beat_of(content):
+            return content
+        time.sleep(0.02)
+    return content
 
 
 def _beat_of(content: bytes) -> float:

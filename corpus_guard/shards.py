@@ -34,6 +34,8 @@ SLICE_BYTES = 64 << 20
 
 SLICE_ROWS = 65_536
 
+_FEW_ROWS = 1_024
+
 READING_VERSION = 1
 """Part of every reading's digest: raise it when the same columns would give other documents."""
 
@@ -625,9 +627,13 @@ class _Opened:
     def read(
         self, first: int, last: int, what: "_Selection", slice_bytes: int, from_row: int = 0, expected: bool = False
     ) -> Iterator[_Piece]:
-        """
-        Rows of the groups *first* to *last* in pieces of at most *slice_bytes*, in order, none missing.
+        """Rows of the groups *first* to *last* in pieces of at most *slice_bytes*, in order, none missing."""
+        return _merged(self._read(first, last, what, slice_bytes, from_row, expected), slice_bytes // 8)
 
+    def _read(
+        self, first: int, last: int, what: "_Selection", slice_bytes: int, from_row: int, expected: bool
+    ) -> Iterator[_Piece]:
+        """
         What fails is tried a second time from a fresh handle; what fails then is damage, and the
         rest of its row group is lost. *expected* damage is not tried again.
         """
@@ -670,11 +676,12 @@ class _Opened:
             _rows_per_slice(sum(c.total_uncompressed_size for c in columns), self._rows_of(g), slice_bytes)
             for g, columns in zip(groups, chunks, strict=True)
         )
+        rows, packed_columns = self._guarded(rows, groups, what, chunks, slice_bytes)
         with self.place.open_input() as data:
             file = pq.ParquetFile(
                 data,
                 metadata=self.metadata,
-                read_dictionary=self._repeating(groups, what, chunks),
+                read_dictionary=packed_columns,
                 pre_buffer=whole,
                 buffer_size=0 if whole else (1 << 20 if self.place.is_local else 8 << 20),
                 page_checksum_verification=True,
@@ -698,24 +705,31 @@ class _Opened:
     def _rows_of(self, group: int) -> int:
         return self.starts[group + 1] - self.starts[group]
 
-    def _repeating(self, groups: list[int], what: "_Selection", chunks: list[list[Any]]) -> list[str]:
+    def _guarded(
+        self, rows: int, groups: list[int], what: "_Selection", chunks: list[list[Any]], slice_bytes: int
+    ) -> tuple[int, list[str]]:
         """
-        Text columns that seem to consist of few repeated values, to be read as dictionaries.
+        Fewer rows at a time, or columns to read as dictionaries, where repeated values could fill the memory.
 
-        Ten thousand copies of one long text are small in the file and must not be decoded at once.
+        Ten thousand copies of one long text take a few kilobytes in the file, and Arrow would decode
+        them at once. Only chunks that seem to be all dictionary are guarded: no value is larger than they are.
         """
-        found = []
+        largest: dict[str, int] = {}
         for column, leaf in enumerate(what.leaves):
-            small = any(
-                columns[column].has_dictionary_page
-                and columns[column].total_uncompressed_size <= (4 << 20) + 4 * self._rows_of(group)
-                for group, columns in zip(groups, chunks, strict=True)
-            )
             path = self.metadata.schema.column(leaf).path
             index = self.schema.get_field_index(path)
-            if small and index >= 0 and _is_text(self.schema.field(index).type):
-                found.append(path)
-        return found
+            if index < 0 or not _is_text(self.schema.field(index).type):
+                continue
+            for group, columns in zip(groups, chunks, strict=True):
+                size = columns[column].total_uncompressed_size
+                if columns[column].has_dictionary_page and size <= (4 << 20) + 4 * self._rows_of(group):
+                    largest[path] = max(largest.get(path, 0), size)
+        limit = 4 * slice_bytes
+        packed = [path for path, size in largest.items() if _FEW_ROWS * size > limit]
+        for path, size in largest.items():
+            if path not in packed:
+                rows = min(rows, max(limit // max(size, 1), 1))
+        return rows, packed
 
     def _pieces(self, row: int, batch: pa.RecordBatch, what: "_Selection", slice_bytes: int) -> Iterator[_Piece]:
         """*batch* cut to slices, its columns in their declared types."""
@@ -764,6 +778,39 @@ class _Selection(NamedTuple):
     tops: list[int]
 
 
+def _merged(pieces: Iterator[_Piece], enough: int) -> Iterator[_Piece]:
+    """Neighbouring small pieces as one: small row groups and guarded columns come in crumbs."""
+    waiting: list[_Piece] = []
+    rows = nbytes = 0
+    for piece in pieces:
+        size = 0 if piece.batch is None else _decoded_bytes(piece.batch)
+        if waiting and (piece.batch is None or nbytes + size > enough or rows + piece.rows > SLICE_ROWS):
+            yield _as_one(waiting)
+            waiting, rows, nbytes = [], 0, 0
+        if piece.batch is None:
+            yield piece
+            continue
+        waiting.append(piece)
+        rows += piece.rows
+        nbytes += size
+    if waiting:
+        yield _as_one(waiting)
+
+
+def _as_one(pieces: list[_Piece]) -> _Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    batches = [piece.batch for piece in pieces if piece.batch is not None]
+    columns = [pa.concat_arrays([batch.column(i) for batch in batches]) for i in range(batches[0].num_columns)]
+    rows = sum(piece.rows for piece in pieces)
+    return _Piece(pieces[0].row_lo, rows, pa.RecordBatch.from_arrays(columns, schema=batches[0].schema))
+
+
+def _decoded_bytes(batch: pa.RecordBatch) -> int:
+    sizes = (row_bytes(column).sum() for column in batch.columns if pa.types.is_dictionary(column.type))
+    return int(batch.nbytes) + int(sum(sizes))
+
+
 def _rows_per_slice(nbytes: int, rows: int, slice_bytes: int) -> int:
     # an eighth of the limit: rows differ in length, long ones often lie together, and Arrow decodes all of a batch
     return int(min(max(slice_bytes // 8 * rows // max(nbytes, 1), 1), SLICE_ROWS))
@@ -771,11 +818,19 @@ def _rows_per_slice(nbytes: int, rows: int, slice_bytes: int) -> int:
 
 def _cut(batch: pa.RecordBatch, slice_bytes: int) -> list[pa.RecordBatch]:
     """*batch* in slices of at most *slice_bytes* decoded bytes or one row."""
-    packed = any(pa.types.is_dictionary(column.type) for column in batch.columns)
-    if batch.num_rows == 1 or (batch.nbytes <= slice_bytes and not packed):
+    if batch.num_rows == 1 or _at_most(batch) <= slice_bytes:
         return [batch]
     ends = np.cumsum(sum(row_bytes(column) for column in batch.columns))
     return [batch.slice(lo, hi - lo) for lo, hi in _runs(ends, slice_bytes)]
+
+
+def _at_most(batch: pa.RecordBatch) -> int:
+    """Decoded bytes of *batch*, or more: cheap to tell, and nearly always enough to know that it need not be cut."""
+    nbytes = int(batch.nbytes)
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type) and len(column.dictionary):
+            nbytes += len(column) * int(row_bytes(column.dictionary).max())
+    return nbytes
 
 
 def _runs(ends: _Integers, limit: int) -> Iterator[tuple[int, int]]:
@@ -1227,6 +1282,12 @@ def _string(values: pa.Array) -> pa.Array:
         return _string(values.dictionary).take(values.indices)
     if not _is_text(values.type):
         return values.cast(pa.string())
+    if pa.types.is_string(values.type):
+        try:
+            values.validate(full=True)
+            return values
+        except pa.ArrowInvalid:
+            pass
     raw = values.cast(pa.large_binary())
     try:
         return raw.cast(pa.large_string()).cast(pa.string())
