@@ -218,10 +218,10 @@ def step(name: str, text: str) -> None:
     @app.command(name, help=text)
     @options
     def verb(config: Path, sets: tuple[str, ...], as_json: bool, quiet: bool, log_json: bool) -> None:
-        from corpus_guard.steps import up_to
+        from corpus_guard.steps import filter_corpus
 
         with opened(config, sets, quiet, log_json) as opened_run:
-            finish(up_to(opened_run, name), as_json, gate=False)
+            finish(filter_corpus(opened_run, until=name), as_json, gate=False)
 
 
 @app.command()

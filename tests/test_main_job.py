@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import DATA, config, digests, documents, needs_data, run_job, write_shards, write_truth
-from oracle import OracleRecipe
 
 from corpus_guard.errors import UsageError
 from corpus_guard.steps import filter_corpus
+from tests.corpora import DATA, config, digests, documents, needs_data, run_job, write_shards, write_truth
+from tests.oracle import OracleRecipe
 
 
 def sources_of(run: Any) -> dict[str | None, dict[str, Any]]:

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corpora import config, digests, documents, run_job, write_shards, write_truth
 from corpus_guard.errors import UsageError
 from corpus_guard.steps import assess_sources, filter_corpus, spot_check
 from corpus_guard.steps.review import export, settle
 from corpus_guard.steps.setup import Setup, open_run
 from corpus_guard.steps.trace import trace
-from oracle import OracleRecipe
+from tests.corpora import config, digests, documents, run_job, write_shards, write_truth
+from tests.oracle import OracleRecipe
 
 
 def report_of(run: Any) -> dict[str, Any]:
@@ -48,12 +48,12 @@ def test_a_spot_check_scans_only_what_was_drawn(tmp_path: Path, corpus: Path, or
 
     report = report_of(run)
     assert (report["technical"]["population"], report["technical"]["drawn"]) == (360, 36)
-    drawn = [p for p in Path(run.folder.samples.path, "technical").rglob("*.parquet")]
+    drawn = list(Path(run.folder.samples.path, "technical").rglob("*.parquet"))
     ids = [id for p in drawn for id in pq.read_table(p).column("id").to_pylist()]
     bad = sum(id.startswith("spam") and int(id[-6:]) < 30 or id == "forum-000005" for id in ids)
     rate = report["technical"]["evaluation"]
     assert (rate["numerator"], rate["denominator"]) == (36 - bad, 36)
-    scanned = [p for p in Path(run.folder.run.path, "check").rglob("oracle-*/*/*.parquet")]
+    scanned = list(Path(run.folder.run.path, "check").rglob("oracle-*/*/*.parquet"))
     assert sum(pq.read_metadata(p).num_rows for p in scanned) == 36
     assert not (tmp_path / "store").exists()
 

@@ -21,8 +21,6 @@ from corpus_guard.steps.report import finished, told, told_so_far, write_report
 from corpus_guard.steps.scan import name_bad_shards, scan
 from corpus_guard.steps.setup import Run
 
-WAY = ("plan", "scan", "judge", "assess", "apply", "draw", "check", "report")
-
 
 def filter_corpus(run: Run, until: str = "report", again: bool = False) -> Result:
     """
@@ -30,44 +28,49 @@ def filter_corpus(run: Run, until: str = "report", again: bool = False) -> Resul
 
     A finished run is not touched: the same command tells again what came of it, unless *again*.
     """
-    return _run(run, until, again, applies=True)
-
-
-def assess_sources(run: Run) -> Result:
-    """Plan, scan, judge, assess, report. Writes no shard."""
-    return _run(run, "report", False, applies=False)
-
-
-def up_to(run: Run, step: str) -> Result:
-    """The way of the data as far as *step*; what it rests on is made where it is missing."""
-    return _run(run, step, False, applies=True)
-
-
-def _run(run: Run, until: str, again: bool, applies: bool) -> Result:
-    end = WAY.index(until)
     facts = Facts(plan(run))
     before = None if again else _finished(run, facts)
     if before is not None:
         return told(run, before)
-    keep_plan(run, facts.plan)
-    if end >= WAY.index("scan"):
-        facts.todo = scan(run, facts.plan)
-    if end >= WAY.index("judge"):
-        facts.judged = judge(run, facts.plan)
-        if end >= WAY.index("assess"):
-            facts.total = tallies(run.folder)
-            facts.sources = assess(run, facts.judged, facts.total)
-            if applies and end >= WAY.index("apply"):
-                facts.accounting = apply(run, facts.plan, facts.sources)
-                if end >= WAY.index("draw"):
-                    facts.drawn = draw(run, facts.plan, "clean", _digest(facts.accounting, facts.plan.manifest))
-                    if end >= WAY.index("check"):
-                        facts.integrity = integrity(run, facts.plan, facts.drawn)
-                        if run.setup.evaluation:
-                            facts.evaluated = check(run, facts.plan, facts.drawn, run.setup.evaluation)
-    if end < WAY.index("report"):
+    if _measure(run, facts, until):
+        return told_so_far(run, facts, until)
+    assert facts.sources is not None
+    facts.accounting = apply(run, facts.plan, facts.sources)
+    if until == "apply":
+        return told_so_far(run, facts, until)
+    facts.drawn = draw(run, facts.plan, "clean", _digest(facts.accounting, facts.plan.manifest))
+    if until == "draw":
+        return told_so_far(run, facts, until)
+    facts.integrity = integrity(run, facts.plan, facts.drawn)
+    if run.setup.evaluation:
+        facts.evaluated = check(run, facts.plan, facts.drawn, run.setup.evaluation)
+    if until == "check":
         return told_so_far(run, facts, until)
     return told(run, write_report(run, facts))
+
+
+def assess_sources(run: Run) -> Result:
+    """Plan, scan, judge, assess, report. Writes no shard."""
+    facts = Facts(plan(run))
+    before = _finished(run, facts)
+    if before is not None:
+        return told(run, before)
+    _measure(run, facts, "report")
+    return told(run, write_report(run, facts))
+
+
+def _measure(run: Run, facts: Facts, until: str) -> bool:
+    """Plan to assess: what both jobs begin with. True if *until* is among these steps."""
+    keep_plan(run, facts.plan)
+    facts.todo = scan(run, facts.plan)
+    if until == "scan":
+        return True
+    facts.judged = judge(run, facts.plan)
+    if until == "judge":
+        return True
+    facts.total = tallies(run.folder)
+    facts.sources = assess(run, facts.judged, facts.total)
+    return until == "assess"
 
 
 def spot_check(run: Run) -> Result:

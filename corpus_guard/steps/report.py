@@ -153,6 +153,14 @@ def told(run: Run, report: dict[str, Any]) -> Result:
                 f"            {row['source'] or '(null)'}: {row['illegal']:,} of {row['documents']:,} "
                 f"({row['share']['percent']}), {row['decision']}"
             )
+    if report["job"] == "sources":
+        lines += _to_confirm(run, sources)
+    again = (report["technical"] or {}).get("integrity")
+    if again and again["equal"] != again["rescanned"]:
+        lines.append(
+            f"integrity   {again['rescanned'] - again['equal']:,} of {again['rescanned']:,} documents scanned again gave "
+            "other findings than the store holds; see integrity.json and scan into a new store"
+        )
     for name, key in (("technical", "evaluation"), ("manual", "qualified")):
         check = report[name]
         if check and check["drawn"] is not None:
@@ -186,13 +194,29 @@ def told(run: Run, report: dict[str, Any]) -> Result:
     return Result(summary, lines, bool(lost), conforms)
 
 
+def _to_confirm(run: Run, sources: dict[str, Any] | None) -> list[str]:
+    """What a person has to decide: no count of an uncorrected detector puts a source on the blacklist by itself."""
+    path = run.setup.config.sources.blacklist
+    over = [row["source"] for row in (sources or {}).get("worst", ()) if row["decision"] == "exclude" and row["source"]]
+    new = [source for source in over if source not in run.setup.blacklisted]
+    if not path or not new:
+        return []
+    return [
+        f"blacklist   {len(new):,} excluded sources are not on it; a named person confirms each:",
+        *(
+            f"            corpus-guard sources blacklist add {path} {source} --by NAME --reason ..."
+            for source in new[:3]
+        ),
+    ]
+
+
 def told_so_far(run: Run, facts: Facts, until: str) -> Result:
     """The end of a run that was asked for some steps only."""
     corpus = {
         "shards": len(facts.plan.shards),
         "rows": facts.plan.rows,
         "failed_shards": len(facts.plan.bad),
-        "failed_rows": facts.judged.failed_rows if facts.judged else None,
+        "failed_rows": facts.failed_rows,
     }
     lost = _lost(run, corpus) if facts.judged else ""
     lines = [f"{until} done: {corpus['shards']:,} shards, {corpus['rows']:,} rows"]
@@ -264,6 +288,10 @@ def _failed(facts: Facts) -> tuple[model.FailedShard, ...]:
             )
             for one in facts.judged.incomplete
         ]
+    found += [
+        model.FailedShard(f"{one['shard']} rows {one['unit']}", f"judged, not written: {one['error']}", one["rows"])
+        for one in facts.lost
+    ]
     return tuple(found)
 
 
@@ -275,12 +303,14 @@ def _corpus(run: Run, facts: Facts, failed: tuple[model.FailedShard, ...]) -> mo
         phase=run.setup.config.corpus.phase,
         shards=len(facts.plan.shards),
         rows=facts.plan.rows,
-        documents=facts.plan.rows if judged is None or sampled else facts.plan.rows - judged.unread_rows,
+        documents=facts.plan.rows
+        if judged is None or sampled
+        else facts.plan.rows - judged.unread_rows - facts.lost_rows,
         characters=pc.sum(total.column("characters")).as_py() if total is not None else None,
         sources=by(total, "source").num_rows if total is not None else None,
         duplicate_ids=facts.drawn.duplicate_ids if facts.drawn else None,
         failed_shards=len(facts.plan.bad),
-        failed_rows=judged.failed_rows if judged else 0,
+        failed_rows=facts.failed_rows or 0,
         failed=failed[: model.LISTED],
     )
 
