@@ -19,13 +19,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpus_guard.errors import DataError
 from corpus_guard.executors.seam import Back, Item, Status
 from corpus_guard.findings import SKIPPED
 from corpus_guard.places import Place
 from corpus_guard.shards import Reading, Shard, ShardWriter, Unit, locate, read_schema, read_table, table_bytes
 from corpus_guard.steps.files import put_json, read_json, read_parquet
 from corpus_guard.steps.judge import Judge, JudgeJob, judge_job
-from corpus_guard.steps.plan import Plan
+from corpus_guard.steps.plan import Plan, extent
+from corpus_guard.steps.scan import LOST, forget_records
 from corpus_guard.steps.setup import Run
 from corpus_guard.steps.work import stop_on, work
 from corpus_guard.store import RunFolder
@@ -37,6 +39,8 @@ FATES = ("clean", "removed_document", "removed_source", "removed_blocked", "quar
 CLEAN, DOCUMENT, SOURCE, BLOCKED, QUARANTINED, UNREAD = range(len(FATES))
 
 Fates = npt.NDArray[np.uint8]
+Counts = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 def fates(verdicts: pa.Table, excluded: pa.Array) -> Fates:
@@ -105,37 +109,84 @@ class Apply:
 
     def work(self, item: Item) -> Iterator[pa.RecordBatch | Status]:
         load: ShardLoad = item.payload
-        name = load.shard.name
-        schema = read_schema(load.shard)
         counts = np.zeros(len(FATES), np.int64)
+        lost: list[dict[str, Any]] = []
+        try:
+            schema = read_schema(load.shard)
+        except DataError as error:  # gone, or not the file any more that was planned
+            self._forget(load.shard)
+            for unit in load.units:
+                self._lose(unit, self._fates(unit)[1], np.zeros(unit.rows, np.bool_), str(error), counts, lost)
+        else:
+            self._write(load, schema, counts, lost)
+        status: Status = {
+            "shard": load.shard.name,
+            "decisions": self._job.decisions,
+            "extent": extent(load.shard.digest, load.units),
+            "lost": lost,
+        }
+        status.update({fate_name: int(count) for fate_name, count in zip(FATES, counts, strict=True)})
+        put_json(self._folder.shard_accounting(load.shard.name), status)
+        yield status
+
+    def _write(self, load: ShardLoad, schema: pa.Schema, counts: Counts, lost: list[dict[str, Any]]) -> None:
+        name = load.shard.name
         with ExitStack() as stack:
             clean = stack.enter_context(ShardWriter(self._folder.clean(name), schema))
             removed = stack.enter_context(ShardWriter(self._folder.removed(name), removed_schema(schema)))
             quarantined = stack.enter_context(ShardWriter(self._folder.quarantined(name), quarantined_schema(schema)))
             for unit in load.units:
-                place = self._folder.verdicts(unit)
-                if not place.exists():
-                    counts[UNREAD] += unit.rows
-                    continue
-                verdicts = read_parquet(place)
-                fate = fates(verdicts, self._excluded)
+                verdicts, fate = self._fates(unit)
                 written = np.zeros(unit.rows, np.bool_)
-                for row_lo, table in read_table(unit, self._job.slice_bytes):
-                    here = slice(row_lo - unit.row_lo, row_lo - unit.row_lo + table.num_rows)
-                    written[here] = True
-                    found = verdicts.slice(here.start, table.num_rows)
-                    clean.write(table.filter(pa.array(fate[here] == CLEAN)))
-                    removed.write(self._removed(unit, table, found, fate[here], removed.schema))
-                    lost = pa.array(fate[here] == QUARANTINED)
-                    quarantined.write(
-                        _beside(table.filter(lost), [found.column("loss").filter(lost)], quarantined.schema)
-                    )
-                fate[~written] = UNREAD  # damaged in a column that was not needed until now
-                counts += np.bincount(fate, minlength=len(FATES))
-        status: Status = {"shard": name, "decisions": self._job.decisions}
-        status.update({fate_name: int(count) for fate_name, count in zip(FATES, counts, strict=True)})
-        put_json(self._folder.shard_accounting(name), status)
-        yield status
+                errors: list[str] = []
+                if verdicts is not None:
+                    for row_lo, table in self._tables(unit, errors):
+                        here = slice(row_lo - unit.row_lo, row_lo - unit.row_lo + table.num_rows)
+                        written[here] = True
+                        found = verdicts.slice(here.start, table.num_rows)
+                        clean.write(table.filter(pa.array(fate[here] == CLEAN)))
+                        removed.write(self._removed(unit, table, found, fate[here], removed.schema))
+                        out = pa.array(fate[here] == QUARANTINED)
+                        quarantined.write(
+                            _beside(table.filter(out), [found.column("loss").filter(out)], quarantined.schema)
+                        )
+                self._lose(unit, fate, written, "; ".join(errors), counts, lost)
+
+    def _fates(self, unit: Unit) -> tuple[pa.Table | None, Fates]:
+        """Verdicts of *unit*, ``None`` if it was never read, and what becomes of its rows."""
+        place = self._folder.verdicts(unit)
+        if not place.exists():
+            return None, np.full(unit.rows, UNREAD, np.uint8)
+        verdicts = read_parquet(place)
+        return verdicts, fates(verdicts, self._excluded)
+
+    def _tables(self, unit: Unit, errors: list[str]) -> Iterator[tuple[int, pa.Table]]:
+        """What can be read of *unit*; why the rest cannot goes to *errors*."""
+        try:
+            yield from read_table(unit, self._job.slice_bytes, lambda group, rows, error: errors.append(error))
+        except DataError as error:
+            errors.append(str(error))
+
+    def _lose(
+        self, unit: Unit, fate: Fates, written: Flags, error: str, counts: Counts, lost: list[dict[str, Any]]
+    ) -> None:
+        """Count *unit*; rows that were judged and could not be read again (in another column, or later) are lost."""
+        gone = ~written & (fate != UNREAD)
+        if gone.any():
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], gone, [False]]).astype(np.int8)))
+            lost.append(
+                {
+                    "unit": unit.name,
+                    "rows": int(gone.sum()),
+                    "from_to": (edges.reshape(-1, 2) + unit.row_lo).tolist(),
+                    "error": error,
+                }
+            )
+        counts += np.bincount(np.where(written, fate, UNREAD), minlength=len(FATES))
+
+    def _forget(self, shard: Shard) -> None:
+        for place in (self._folder.clean, self._folder.removed, self._folder.quarantined):
+            place(shard.name).delete()
 
     def _removed(self, unit: Unit, table: pa.Table, verdicts: pa.Table, fate: Fates, schema: pa.Schema) -> pa.Table:
         """Removed rows with why they were: the reasons of every stage, and the field they lie in."""
@@ -219,12 +270,13 @@ def apply(run: Run, found: Plan, sources: pa.Table) -> dict[str, Any]:
     decisions = hashlib.sha256(table_bytes(sources.select(["source", "decision"]))).hexdigest()
     job = ApplyJob(judging=judge_job(run), decisions=decisions, slice_bytes=run.setup.config.executor.slice_bytes)
     root = run.folder.run / "accounting"
+    loads = [ShardLoad(shard, units) for shard, units in found.by_shard()]
+    rests_on = {load.shard.name: (decisions, extent(load.shard.digest, load.units)) for load in loads}
     done: dict[str, Status] = {}
     with ThreadPoolExecutor(16) as threads:
         for status in threads.map(lambda name: read_json(root / name), root.names(".json")):
-            if status["decisions"] == decisions:
+            if rests_on.get(status["shard"]) == (status["decisions"], status.get("extent")) and not status["lost"]:
                 done[status["shard"]] = status
-    loads = [ShardLoad(shard, units) for shard, units in found.by_shard()]
     items = [
         Item(load.shard.name, load, load.shard.rows, load.shard.size) for load in loads if load.shard.name not in done
     ]
@@ -232,7 +284,13 @@ def apply(run: Run, found: Plan, sources: pa.Table) -> dict[str, Any]:
         work(run, job, items, "apply", len(done), lambda item, status: done.update({status["shard"]: status})),
         "written",
     )
-    accounting = account(found, [done[shard.name] for shard in found.shards])
+    forget_records(run.folder, LOST)
+    statuses = [done[shard.name] for shard in found.shards]
+    for status in statuses:
+        for one in status["lost"]:
+            record = {"shard_name": status["shard"], **one}
+            put_json(run.folder.failed(status["shard"], f"{one['unit']}{LOST}"), record)
+    accounting = account(found, statuses)
     put_json(run.folder.accounting, accounting)
     return accounting
 
@@ -256,6 +314,7 @@ def account(found: Plan, statuses: list[Status]) -> dict[str, Any]:
             "failed_rows": unread,
             "failed_bytes": sum(bad.size for bad in found.bad),
         },
+        "lost": [{"shard": status["shard"], **one} for status in statuses for one in status["lost"]],
         "unbalanced": unbalanced,
         "balanced": not unbalanced and found.rows - unread == sum(counts.values()),
     }

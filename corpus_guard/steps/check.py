@@ -153,7 +153,7 @@ def integrity(run: Run, found: Plan, drawn: Drawn) -> dict[str, Any] | None:
     if not recipes or not drawn.technical:
         return None
     note = run.folder.run / "integrity.json"
-    mark = [found.manifest, drawn.technical, [recipe.digest for recipe in recipes]]
+    mark = [found.manifest, drawn.ledger[-1].ids, [recipe.digest for recipe in recipes]]
     if note.exists() and (before := read_json(note))["mark"] == mark:
         return dict(before)
     share = min(1.0, AGAIN / drawn.population) if drawn.population else 0.0

@@ -83,11 +83,15 @@ class Population:
                     yield unit, table.filter(known).drop_columns(["state"])
             return
         excluded = excluded_sources(folder)
+        applied = read_json(folder.shard_accounting(load.shard.name))
+        lost = {one["unit"]: one["from_to"] for one in applied["lost"]}  # clean by verdict, but not in any clean shard
         for unit in load.units:
             place = folder.verdicts(unit)
             if place.exists():
                 verdicts = read_parquet(place, columns=["id", "source", "row", "status", "loss"])
                 keep = fates(verdicts, excluded) == CLEAN
+                for start, end in lost.get(unit.name, ()):
+                    keep[start - unit.row_lo : end - unit.row_lo] = False
                 yield unit, verdicts.select(["id", "source", "row"]).filter(pa.array(keep))
 
 
@@ -293,8 +297,12 @@ def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str) -> D
     if drawn_already.exists():
         before = read_json(drawn_already)
         if before["mark"] == mark:
+            lines = "".join(before["draws"]).encode()
+            known = read_draws(lines, drawn_already.uri)
+            if known != ledger:  # stopped between the two files
+                folder.draws.put(lines)
             return Drawn(
-                before["population"], before["manual"], before["technical"], before["duplicate_ids"], tuple(ledger)
+                before["population"], before["manual"], before["technical"], before["duplicate_ids"], tuple(known)
             )
     reason = "first draw" if not ledger else "the documents to draw from changed"
     attempt = 1 if not ledger else next_attempt(ledger, found.manifest, policy.digest, "manual", reason)
@@ -342,7 +350,7 @@ def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str) -> D
                 fingerprints[purpose].hex,
             )
         )
-    folder.draws.put("".join(record.line for record in ledger).encode())
+    draws = [record.line for record in ledger]
     result = Drawn(first.rows, sizes["manual"], sizes["technical"], first.duplicates() << job.id_bits, tuple(ledger))
     put_json(
         drawn_already,
@@ -353,8 +361,10 @@ def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str) -> D
             "technical": result.technical,
             "duplicate_ids": result.duplicate_ids,
             "duplicate_ids_exact": job.id_bits == 0,
+            "draws": draws,
         },
     )
+    folder.draws.put("".join(draws).encode())  # second: a draw that was stopped here is found, and not made again
     return result
 
 

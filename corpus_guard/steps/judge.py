@@ -21,8 +21,8 @@ from corpus_guard.shards import Reading, Unit, table_bytes
 from corpus_guard.sources.tally import add, tally
 from corpus_guard.steps.files import put_json, read_note, read_parquet
 from corpus_guard.steps.outcomes import Judged
-from corpus_guard.steps.plan import Plan
-from corpus_guard.steps.scan import READING, keys, skipped_states
+from corpus_guard.steps.plan import Plan, extent
+from corpus_guard.steps.scan import GROUP, READING, forget_records, keys, skipped_states
 from corpus_guard.steps.setup import Run
 from corpus_guard.steps.work import stop_on, work
 from corpus_guard.store import RunFolder, Store
@@ -170,17 +170,18 @@ def judge(run: Run, found: Plan, job: JudgeJob | None = None, name: str = "judge
         names = [name for name in rests_on if name in there]
         for note in threads.map(lambda name: read_note(folder.tally(name), "judged"), names):
             status = json.loads(note or "{}")
-            if note and status["extent"] == rests_on[status["shard"]] and not (status["unread"] or status["incomplete"]):
+            whole = note and not status["unread"] and not status["incomplete"]
+            if whole and status.get("extent") == rests_on[status["shard"]]:
                 kept.append(status)
     done = {status["shard"] for status in kept}
     items = [Item(shard.name, units, shard.rows) for shard, units in shards if shard.name not in done]
     failures = work(run, job, items, name, len(kept), lambda item, status: kept.append(status))
     stop_on(failures, "judged")
-    forget_records(folder, _DAMAGED)
+    forget_records(folder, GROUP)
     for status in kept:
         for one in status["damage"]:
             record = {"shard_name": status["shard"], "row_groups": [one["group"], one["group"] + 1], **one}
-            put_json(folder.failed(status["shard"], f"group-{one['group']:06d}{_DAMAGED}"), record)
+            put_json(folder.failed(status["shard"], f"{one['group']:06d}{GROUP}"), record)
     ordered = sorted(kept, key=lambda status: str(status["shard"]))
 
     def each(key: str) -> tuple[dict[str, Any], ...]:

@@ -83,3 +83,17 @@ class Facts:
     integrity: dict[str, Any] | None = None
     own: Checked | None = None
     evaluated: Checked | None = None
+
+    @property
+    def lost(self) -> tuple[dict[str, Any], ...]:
+        """Parts that were judged and could not be read again to be written."""
+        return tuple(self.accounting["lost"]) if self.accounting else ()
+
+    @property
+    def lost_rows(self) -> int:
+        return sum(int(one["rows"]) for one in self.lost)
+
+    @property
+    def failed_rows(self) -> int | None:
+        """All rows that something failed on, where that is known yet."""
+        return None if self.judged is None else self.judged.failed_rows + self.lost_rows

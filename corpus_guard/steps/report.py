@@ -158,8 +158,8 @@ def told(run: Run, report: dict[str, Any]) -> Result:
     again = (report["technical"] or {}).get("integrity")
     if again and again["equal"] != again["rescanned"]:
         lines.append(
-            f"integrity   {again['rescanned'] - again['equal']:,} of {again['rescanned']:,} documents scanned again gave "
-            "other findings than the store holds; see integrity.json and scan into a new store"
+            f"integrity   {again['rescanned'] - again['equal']:,} of {again['rescanned']:,} documents gave "
+            "other findings when scanned again than the store holds; see integrity.json, scan into a new store"
         )
     for name, key in (("technical", "evaluation"), ("manual", "qualified")):
         check = report[name]

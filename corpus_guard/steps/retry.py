@@ -20,9 +20,11 @@ def forget_failures(run: Run) -> int:
     units = {(unit.shard_name, unit.name): unit for unit in found.units}
     wanted = keys(run.setup.recipes, run.setup.reading)
     again: set[str] = set()
+    if records:  # without its report a run is not finished: one stopped in the middle of this goes on
+        (run.folder.reports / "report.json").delete()
     for place, record in records:
         place.delete()
-        unit = units.get((record.get("shard_name", record["shard"]), record.get("unit", "")))
+        unit = units.get((record["shard_name"], record.get("unit", "")))
         if unit is not None:
             again.add(unit.shard_name)
             if "group" in record:  # damaged: its findings say so, and are made again

@@ -26,6 +26,12 @@ from corpus_guard.store import RunFolder, Store, stage_key
 READING = "documents"
 """Name of the findings that say who each row is; written beside those of the stages."""
 
+UNIT, GROUP, LOST = ".unit", ".group", ".lost"
+"""
+How records in ``failed/<shard>/`` end: units that were given up, row groups that are damaged, rows that were judged
+but could not be read again to be written. A shard without readable footer has a record of its own beside its folder.
+"""
+
 READING_VERSION = "1"
 """Part of the digest: change it when the same bytes would be read differently."""
 
@@ -276,17 +282,17 @@ def scan(run: Run, found: Plan) -> Todo:
 
 
 def scan_rest(run: Run, job: ScanJob, rest: Todo, folder: RunFolder, name: str) -> None:
-    for place in _failed_units(folder):  # an earlier try; it is made again now, and named again if it fails again
-        place.delete()
+    forget_records(folder, UNIT)  # of an earlier try, which is made again now
     items = [
         Item(f"{load.unit.shard_name}/{load.unit.name}", load, load.unit.rows, load.unit.nbytes) for load in rest.loads
     ]
     for failure in work(run, job, items, name, rest.done_units, lambda item, status: None):
         unit = failure.item.payload.unit
         put_json(
-            folder.failed(unit.shard_name, f"{unit.name}.unit"),
+            folder.failed(unit.shard_name, f"{unit.name}{UNIT}"),
             {
                 "shard": unit.shard_path,
+                "shard_name": unit.shard_name,
                 "unit": unit.name,
                 "row_groups": [unit.first_group, unit.last_group],
                 "rows": unit.rows,
@@ -298,13 +304,31 @@ def scan_rest(run: Run, job: ScanJob, rest: Todo, folder: RunFolder, name: str) 
 
 
 def name_bad_shards(run: Run, found: Plan) -> None:
+    """One record in ``failed/`` for each shard whose footer cannot be read, and none for those that can be by now."""
+    bad_now = {run.folder.failed(bad.name).uri for bad in found.bad}
+    for place in _records(run.folder):
+        if not place.name.removesuffix(".json").endswith((UNIT, GROUP, LOST)) and place.uri not in bad_now:
+            place.delete()
     for bad in found.bad:
         put_json(
             run.folder.failed(bad.name),
-            {"shard": bad.path, "row_groups": "unknown", "rows": "unknown", "bytes": bad.size, "error": bad.error},
+            {
+                "shard": bad.path,
+                "shard_name": bad.name,
+                "row_groups": "unknown",
+                "rows": "unknown",
+                "bytes": bad.size,
+                "error": bad.error,
+            },
         )
 
 
-def _failed_units(folder: RunFolder) -> list[Place]:
-    root = folder.run / "failed"
-    return [root / name for name in root.names(".json") if name.endswith(".unit.json")]
+def forget_records(folder: RunFolder, kind: str) -> None:
+    """Delete the records of one kind; the step that calls this names again what fails again."""
+    for place in _records(folder):
+        if place.name.endswith(f"{kind}.json"):
+            place.delete()
+
+
+def _records(folder: RunFolder) -> list[Place]:
+    return [folder.all_failed / name for name in folder.all_failed.names(".json")]
