@@ -34,7 +34,7 @@ SLICE_BYTES = 64 << 20
 
 SLICE_ROWS = 65_536
 
-_FEW_ROWS = 1_024
+_CRUMB_BYTES = 32 << 10
 
 READING_VERSION = 1
 """Part of every reading's digest: raise it when the same columns would give other documents."""
@@ -494,7 +494,8 @@ def read_manifest(place: Place) -> tuple[list[Shard], list[BadShard]]:
     """What ``write_manifest`` wrote, sorted by name; ``FileNotFoundError`` if there is none."""
     try:
         data = pa.BufferReader(place.read_bytes())
-        lines = pq.read_table(data, schema=MANIFEST, page_checksum_verification=True).to_pylist()
+        # without threads: those that still hold on to Python's memory when the command ends would abort it
+        lines = pq.ParquetFile(data, page_checksum_verification=True).read(use_threads=False).to_pylist()
     except _READ_FAULTS as fault:
         if isinstance(fault, FileNotFoundError):
             raise
@@ -649,8 +650,11 @@ class _Opened:
             group = next(g for g in range(first, last) if self.starts[g] <= row < self.starts[g + 1])
             error = "The row group ends before its last row."
             at = self.starts[group]
+            faults: list[Exception] = []
             try:
-                for batch in self._batches(group, group + 1, what, slice_bytes):
+                for batch in self._batches(
+                    group, group + 1, what, slice_bytes, None if self.place.is_local else faults
+                ):
                     fresh = batch.slice(min(max(row - at, 0), batch.num_rows))
                     at += batch.num_rows
                     if fresh.num_rows:
@@ -658,30 +662,29 @@ class _Opened:
                         row += fresh.num_rows
             except _READ_FAULTS as fault:
                 self._pass_on(fault, group, group + 1)
-                self._check_storage(group, what)
+                for storage_fault in faults:
+                    with self.place.telling("read"):
+                        raise storage_fault from fault
                 error = one_line(fault)
             if (lost := self.starts[group + 1] - row) > 0:
                 yield _Piece(row, lost, None, group, error)
                 row += lost
 
-    def _batches(self, first: int, last: int, what: "_Selection", slice_bytes: int) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, first: int, last: int, what: "_Selection", slice_bytes: int, watched: "list[Exception] | None" = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches as Arrow decodes them. Faults of the storage itself are noted in *watched*."""
         groups = [g for g in range(first, last) if self.starts[g] < self.starts[g + 1]]
         if not groups or not what.leaves:
             return
-        chunks = [[self.metadata.row_group(g).column(leaf) for leaf in what.leaves] for g in groups]
-        packed = sum(chunk.total_compressed_size for columns in chunks for chunk in columns)
+        rows, guarded = self._batch_rows(groups, slice_bytes)
         # a store answers slowly whatever is asked: a small unit at once, a large one in large steps
-        whole = not self.place.is_local and packed <= 2 * slice_bytes
-        rows = min(
-            _rows_per_slice(sum(c.total_uncompressed_size for c in columns), self._rows_of(g), slice_bytes)
-            for g, columns in zip(groups, chunks, strict=True)
-        )
-        rows, packed_columns = self._guarded(rows, groups, what, chunks, slice_bytes)
+        whole = not self.place.is_local and sum(self._bytes_of(g) for g in groups) <= 2 * slice_bytes
         with self.place.open_input() as data:
             file = pq.ParquetFile(
-                data,
+                data if watched is None else pa.PythonFile(_Watched(data, watched), mode="r"),
                 metadata=self.metadata,
-                read_dictionary=packed_columns,
+                read_dictionary=self._flat_texts(what) if guarded else [],
                 pre_buffer=whole,
                 buffer_size=0 if whole else (1 << 20 if self.place.is_local else 8 << 20),
                 page_checksum_verification=True,
@@ -698,38 +701,41 @@ class _Opened:
                 if batch is None:
                     return
                 for column in batch.columns:
-                    _check_indices(column)
+                    if _has_dictionary(column.type):
+                        _check_indices(column)
                 if batch.num_rows:
                     yield batch
 
     def _rows_of(self, group: int) -> int:
         return self.starts[group + 1] - self.starts[group]
 
-    def _guarded(
-        self, rows: int, groups: list[int], what: "_Selection", chunks: list[list[Any]], slice_bytes: int
-    ) -> tuple[int, list[str]]:
-        """
-        Fewer rows at a time, or columns to read as dictionaries, where repeated values could fill the memory.
+    def _bytes_of(self, group: int) -> int:
+        # never ask for a column's own sizes: in damaged footers that ends the process (seen in pyarrow 26.0.1)
+        return max(int(self.metadata.row_group(group).total_byte_size), 1)
 
-        Ten thousand copies of one long text take a few kilobytes in the file, and Arrow would decode
-        them at once. Only chunks that seem to be all dictionary are guarded: no value is larger than they are.
+    def _batch_rows(self, groups: list[int], slice_bytes: int) -> tuple[int, bool]:
         """
-        largest: dict[str, int] = {}
-        for column, leaf in enumerate(what.leaves):
-            path = self.metadata.schema.column(leaf).path
-            index = self.schema.get_field_index(path)
-            if index < 0 or not _is_text(self.schema.field(index).type):
-                continue
-            for group, columns in zip(groups, chunks, strict=True):
-                size = columns[column].total_uncompressed_size
-                if columns[column].has_dictionary_page and size <= (4 << 20) + 4 * self._rows_of(group):
-                    largest[path] = max(largest.get(path, 0), size)
-        limit = 4 * slice_bytes
-        packed = [path for path, size in largest.items() if _FEW_ROWS * size > limit]
-        for path, size in largest.items():
-            if path not in packed:
-                rows = min(rows, max(limit // max(size, 1), 1))
-        return rows, packed
+        How many rows to decode at a time, and whether texts have to be read as dictionaries for it.
+
+        Ten thousand copies of one long text take a few kilobytes in a file. No value is larger than
+        its row group, so some rows of a small group are safe; where these would be mere crumbs, the
+        copies stay packed until they are cut.
+        """
+        # far below the limit: rows differ in length, long ones lie together, and small batches cost Arrow nothing
+        usual = min(slice_bytes // 32 * self._rows_of(g) // self._bytes_of(g) for g in groups)
+        small = [g for g in groups if self._bytes_of(g) <= (4 << 20) + 64 * self._rows_of(g)]
+        if not small:
+            return max(min(usual, SLICE_ROWS), 1), False
+        safe = max(2 * slice_bytes // max(self._bytes_of(g) for g in small), 1)
+        crumbs = any(
+            safe < self._rows_of(g) and safe * self._bytes_of(g) < _CRUMB_BYTES * self._rows_of(g) for g in small
+        )
+        return (SLICE_ROWS if crumbs else max(min(usual, SLICE_ROWS, safe), 1)), crumbs
+
+    def _flat_texts(self, what: "_Selection") -> list[str]:
+        paths = [self.metadata.schema.column(leaf).path for leaf in what.leaves]
+        indices = [self.schema.get_field_index(path) for path in paths]
+        return [path for path, i in zip(paths, indices, strict=True) if i >= 0 and _is_text(self.schema.field(i).type)]
 
     def _pieces(self, row: int, batch: pa.RecordBatch, what: "_Selection", slice_bytes: int) -> Iterator[_Piece]:
         """*batch* cut to slices, its columns in their declared types."""
@@ -755,19 +761,45 @@ class _Opened:
             if asked is None or int(asked[1]) < 16 * honest:
                 raise fault
 
-    def _check_storage(self, group: int, what: "_Selection") -> None:
-        """Whether the bytes of *group* can be fetched at all; raises ``TransientError`` if not."""
-        if self.place.is_local:
-            return
-        with self.place.telling("read"), self.place.open_input() as data:
-            for leaf in what.leaves:
-                chunk = self.metadata.row_group(group).column(leaf)
-                start = chunk.data_page_offset
-                if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
-                    start = min(start, chunk.dictionary_page_offset)
-                end = min(start + chunk.total_compressed_size, data.size())
-                for at in range(start, end, 8 << 20):
-                    data.read_at(min(8 << 20, end - at), at)
+
+class _Watched:
+    """A file of which it is known afterwards whether the storage or the bytes were at fault."""
+
+    def __init__(self, data: Any, faults: list[Exception]) -> None:
+        self._data = data
+        self._faults = faults
+        self.closed = False
+
+    def read(self, nbytes: int | None = None) -> bytes:
+        try:
+            return bytes(self._data.read(nbytes))
+        except Exception as fault:
+            self._faults.append(fault)
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._data.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._data.tell())
+
+    def size(self) -> int:
+        return int(self._data.size())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class _Selection(NamedTuple):
@@ -809,11 +841,6 @@ def _as_one(pieces: list[_Piece]) -> _Piece:
 def _decoded_bytes(batch: pa.RecordBatch) -> int:
     sizes = (row_bytes(column).sum() for column in batch.columns if pa.types.is_dictionary(column.type))
     return int(batch.nbytes) + int(sum(sizes))
-
-
-def _rows_per_slice(nbytes: int, rows: int, slice_bytes: int) -> int:
-    # an eighth of the limit: rows differ in length, long ones often lie together, and Arrow decodes all of a batch
-    return int(min(max(slice_bytes // 8 * rows // max(nbytes, 1), 1), SLICE_ROWS))
 
 
 def _cut(batch: pa.RecordBatch, slice_bytes: int) -> list[pa.RecordBatch]:

@@ -398,15 +398,15 @@ def test_a_damaged_row_group_costs_its_own_rows_and_names_who_they_are(tmp_path,
 
 
 def test_of_a_giant_damaged_row_group_the_part_before_the_damage_is_kept(tmp_path):
-    columns = {"text": [f"{i:06d}" * 20 for i in range(5000)]}
-    options = {"compression": "none", "use_dictionary": False, "data_page_size": 4096, "write_page_checksum": True}
+    columns = {"text": [f"{i:06d}" * 300 for i in range(5000)]}
+    options = {"compression": "none", "use_dictionary": False, "data_page_size": 1 << 16, "write_page_checksum": True}
     path = write(tmp_path / "x.parquet", columns, row_group_size=10**6, **options)
     shard = shard_of(path)
     data = path.read_bytes()
-    path.write_bytes(data.replace(b"004000" * 20, b"004_00" * 20))
+    path.write_bytes(data.replace(b"004000" * 300, b"004_00" * 300))
     damage = []
 
-    table = documents(shard, slice_bytes=1 << 17, on_damage=lambda *lost: damage.append(lost))
+    table = documents(shard, slice_bytes=1 << 20, on_damage=lambda *lost: damage.append(lost))
 
     lost = table["state"].to_pylist().count("failed")
     assert 1000 <= lost < 4000
