@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from corpus_guard.classifiers import load_model, recipe
 from corpus_guard.classifiers.batches import document_groups
 from corpus_guard.classifiers.ngram import Folding, NgramScorer, NgramWeights
 from corpus_guard.classifiers.pooling import Pooling
+from corpus_guard.errors import UsageError
 from corpus_guard.findings import BATCH
 from corpus_guard.text.windows import Windows
 
@@ -215,6 +218,28 @@ def test_the_shipped_screen_says_of_all_31_risks_what_it_knows():
     for risk in ("A.4.a", "A.4.d", "A.4.f"):
         assert [label.upper for label in model.labels if label.name == risk] == [None]
     assert sum(path.stat().st_size for path in model.folder.iterdir()) < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda t: t.pop("bias"), "has no tensor 'bias'"),
+        (lambda t: t.update(scale=t["scale"].astype(np.float64)), "has no tensor 'scale' of type float32"),
+        (lambda t: t.update(weight=t["weight"][:-1]), "must be a power of two"),
+        (lambda t: t.update(bias=t["bias"][:-1]), "do not have the 16 labels"),
+        (lambda t: t.update(fold_from=t["fold_from"] + np.uint32(0x110000)), "table of characters"),
+        (lambda t: t.update(fold_to=np.full_like(t["fold_to"], 0x110000)), "table of characters"),
+    ],
+)
+def test_weights_that_do_not_fit_together_are_a_sentence(spoil, sentence, tmp_path):
+    folder = tmp_path / "screen"
+    shutil.copytree(load_model("ngram-screen").folder, folder)
+    tensors = load_file(folder / "model.safetensors")
+    spoil(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+    with pytest.raises(UsageError, match=sentence):
+        recipe(folder).build()
 
 
 def data_folder():

@@ -188,7 +188,7 @@ class NgramScorer:
         """
         ``(log-odds [windows, labels], windows per document, characters per document)``.
 
-        *text* has no nulls; characters are counted after folding. Memory: about 13 bytes a character.
+        *text* has no nulls; characters are counted after folding. Memory: about 20 bytes a character, measured.
         """
         codes, start, length = self.folding.fold(text)
         stride, labels = self.windows.stride, self.weights.labels

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,17 +35,17 @@ STATUTES = "PRC statute text"
 
 SYNTHETIC = frozenset({"prompt", "template", "llm-answer"})
 
-Part = Literal["train", "tune", "test", "outside"]
 Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rows:
     """
     Labelled and unlabelled texts, one entry per column and row.
 
     ``risk``: the code, or empty where the row is benign (``labelled``) or assumed to be. ``part``: ``train`` makes
-    weights, ``tune`` calibrations and thresholds, ``test`` and ``outside`` (licence) are measured on alone.
+    weights, ``tune`` calibrations and thresholds, ``test`` and ``outside`` (licence) are measured on alone, ``none``
+    is not used.
     """
 
     text: pa.LargeStringArray
@@ -57,6 +57,9 @@ class Rows:
     part: npt.NDArray[np.object_]
     licence: npt.NDArray[np.object_]
     digest: npt.NDArray[np.uint64]
+
+    def __repr__(self) -> str:
+        return f"Rows({len(self)})"  # texts must not reach tracebacks
 
     def __len__(self) -> int:
         return len(self.text)
