@@ -98,7 +98,9 @@ class Store:
         place, data = self._find(key, unit, blacklisted)
         try:
             names = None if columns is None else list(columns)
-            return pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
+            # without threads: those that still hold on to Python's memory when the command ends would abort it
+            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            return file.read(names, use_threads=False)
         except (OSError, pa.ArrowException) as fault:
             raise _damaged(place, fault) from fault
 

@@ -12,8 +12,9 @@ from corpus_guard.places import Place
 
 
 def read_parquet(place: Place, columns: list[str] | None = None) -> pa.Table:
+    # without threads: those that still hold on to Python's memory when the command ends would abort it
     with place.open_input() as file:
-        return pq.read_table(file, columns=columns)
+        return pq.ParquetFile(file).read(columns, use_threads=False)
 
 
 def read_note(place: Place, key: str) -> str | None:
