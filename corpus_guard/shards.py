@@ -391,9 +391,8 @@ def _read_footer(file: ShardFile) -> Shard | BadShard:
             with place.open_input() as data, place.telling("read"):
                 size = data.size()
                 footer = _footer(data, size)
-            metadata = _metadata(footer)
+            metadata, schema = _metadata(footer)
             groups = tuple(_group(metadata, i) for i in range(metadata.num_row_groups))
-            schema = metadata.schema.to_arrow_schema()
             digest = _digest(size, footer, file.etag)
             return Shard(
                 file.path, file.name, size, file.version, digest, metadata.num_rows, groups, _fingerprint(schema)
@@ -428,15 +427,20 @@ def _footer(data: Any, size: int) -> bytes:
     return tail[-needed:]
 
 
-def _metadata(footer: bytes) -> Any:
+def _metadata(footer: bytes) -> tuple[Any, pa.Schema]:
+    """What the footer says of row groups and of columns; all of it is looked at, for any byte may be damaged."""
     try:
-        metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
+        file = pq.ParquetFile(pa.BufferReader(b"PAR1" + footer))
+        metadata, schema = file.metadata, file.schema_arrow
         rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    except _READ_FAULTS as fault:
+        _fingerprint(schema)
+    except MemoryError:
+        raise
+    except Exception as fault:  # Arrow, Thrift and names that are not UTF-8 each fail in their own way
         raise DataError(f"The footer is damaged: {one_line(fault)}") from fault
     if any(n < 0 for n in rows) or sum(rows) != metadata.num_rows:
         raise DataError(f"The footer contradicts itself: {metadata.num_rows} rows, but row groups of {sum(rows)}.")
-    return metadata
+    return metadata, schema
 
 
 def _group(metadata: Any, index: int) -> tuple[int, int]:
@@ -599,8 +603,7 @@ class _Opened:
             entry = None if self.place.is_local else self.place.entry()
             if _digest(size, footer, entry.etag if entry else None) != self.digest:
                 raise DataError(f"{self.place.uri} is not the file that was planned any more; plan again.")
-            self.metadata = _metadata(footer)
-            self.schema = pq.ParquetFile(data, metadata=self.metadata).schema_arrow
+            self.metadata, self.schema = _metadata(footer)
         finally:
             data.close()
         sizes = (self.metadata.row_group(i).num_rows for i in range(self.metadata.num_row_groups))
