@@ -69,6 +69,11 @@ def test_a_spot_check_can_ask_for_more_than_the_policy_and_not_for_less(
         Setup.of(config(tmp_path, corpus, spot_check={"technical": "5%"}), job="spot-check")
 
 
+def test_a_screen_that_does_not_exist_yet_is_refused_and_not_passed_over(tmp_path: Path, corpus: Path) -> None:
+    with pytest.raises(UsageError, match="language cannot run"):
+        Setup.of(config(tmp_path, corpus, screens=["language"]))
+
+
 def test_the_technical_check_is_open_without_an_evaluation_and_measured_with_one(
     tmp_path: Path, corpus: Path, oracle: OracleRecipe
 ) -> None:

@@ -81,6 +81,9 @@ class Setup:
         policy = load_policy(config.policy)
         if job == "spot-check" and config.spot_check is not None:
             policy = policy.raised(config.spot_check.manual, config.spot_check.technical)
+        if config.screens:
+            named = ", ".join(use.screen for use in config.screens)
+            raise UsageError(f"screens: {named} cannot run, this version has no screens yet; leave 'screens: []'.")
         register, blacklist = config.sources.register, config.sources.blacklist
         if evaluation is None and config.evaluation is not None:
             evaluation = recipes(config.evaluation.library, config.evaluation.engine, config.evaluation.classifiers)
