@@ -1,14 +1,18 @@
 """A driver killed at any moment: the same command goes on, and leaves what an undisturbed run leaves."""
 
+import json
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from corpus_guard.demo import forbidden_phrases
-from tests.corpora import digests, documents, write_shards
+from corpus_guard.steps import filter_corpus
+from tests.corpora import config, digests, documents, run_job, write_shards, write_truth
 from tests.driving import files, kill_when, run_command, write_config
+from tests.oracle import OracleRecipe
 
 UNITS = 60
 
@@ -87,18 +91,69 @@ def test_the_corpus_has_the_units_it_should(expected: dict[str, str], shards: Pa
     assert sum(name.startswith("store/findings/keywords-") for name in expected) == UNITS
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_killed_three_times_ends_like_one_that_was_not(
-    tmp_path: Path, expected: dict[str, str], shards: Path, workers: int
+@pytest.mark.parametrize(("workers", "kills"), [(1, 3), (2, 1)])
+def test_a_killed_run_ends_like_one_that_was_not(
+    tmp_path: Path, expected: dict[str, str], shards: Path, workers: int, kills: int
 ) -> None:
     chance = random.Random(workers)
-    all_files = len(expected)
-    moments = [chance.randrange(all_files * third // 3, all_files * (third + 1) // 3) for third in range(3)]
+    moments = [
+        chance.randrange(len(expected) * part // kills, len(expected) * (part + 1) // kills) for part in range(kills)
+    ]
 
     hit = kill_and_go_on(tmp_path, shards, workers, moments)
 
     assert all(hit)
     compare(tmp_path, expected)
+
+
+def test_a_draw_stopped_between_its_two_files_is_not_made_a_second_time(tmp_path: Path) -> None:
+    asked = config(tmp_path, write_shards(tmp_path / "data", documents("a", 60)))
+    oracle = OracleRecipe(str(write_truth(tmp_path / "truth.csv", {})))
+    run_job(asked, oracle, job=lambda run: filter_corpus(run, "draw"))
+    before = digests(tmp_path / "run")
+    (tmp_path / "run" / "draws.jsonl").unlink()
+
+    run_job(asked, oracle, job=lambda run: filter_corpus(run, "draw"))
+
+    assert digests(tmp_path / "run") == before
+
+
+def test_other_units_than_before_are_judged_and_written_again(tmp_path: Path) -> None:
+    rows = documents("a", 60) + documents("b", 40)
+    rows[3]["text"] = None
+    shards = write_shards(tmp_path / "data", rows, group=10)
+    oracle = OracleRecipe(str(write_truth(tmp_path / "truth.csv", {"a-000007": "A.1.h"})))
+    small, large = ({"unit_bytes": size} for size in ("1KiB", "1MiB"))
+    run_job(config(tmp_path / "straight", shards, executor=large), oracle)
+    run_job(config(tmp_path / "turned", shards, executor=small), oracle, job=lambda run: filter_corpus(run, "apply"))
+
+    run_job(config(tmp_path / "turned", shards, executor=large), oracle)
+
+    assert digests(tmp_path / "turned" / "run") == digests(tmp_path / "straight" / "run")
+
+
+def test_shards_that_changed_or_went_leave_nothing_in_an_unfinished_run(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "data", documents("a", 60) + documents("b", 40), shards=4, group=10)
+    truth = {f"a-{i:06d}": "A.1.h" for i in range(60)}
+    oracle = OracleRecipe(str(write_truth(tmp_path / "truth.csv", truth)))
+    asked = config(tmp_path / "turned", shards)
+    run_job(asked, oracle, job=lambda run: filter_corpus(run, "draw"))
+    (shards / "part-001.parquet").unlink()
+    (shards / "part-003.parquet").write_text("no Parquet any more")
+    pq.write_table(pa.Table.from_pylist(documents("c", 25)), shards / "part-002.parquet")
+
+    turned, run = run_job(asked, oracle)
+
+    straight, _ = run_job(config(tmp_path / "straight", shards), oracle)
+    assert turned.summary["documents"] == straight.summary["documents"]
+    for folder in ("run", "run.restricted"):
+        left, right = ({*digests(tmp_path / name / folder)} for name in ("turned", "straight"))
+        assert left == right
+    without = ("samples", "draws.jsonl", "reports", "integrity.json")  # the draw is the second of its run
+    assert digests(tmp_path / "turned" / "run", without=without) == digests(
+        tmp_path / "straight" / "run", without=without
+    )
+    assert [line["attempt"] for line in map(json.loads, run.folder.draws.read_bytes().splitlines())] == [1, 1, 1, 1]
 
 
 @pytest.mark.drill
