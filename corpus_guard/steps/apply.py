@@ -144,12 +144,11 @@ class Apply:
                         here = slice(row_lo - unit.row_lo, row_lo - unit.row_lo + table.num_rows)
                         written[here] = True
                         found = verdicts.slice(here.start, table.num_rows)
-                        clean.write(table.filter(pa.array(fate[here] == CLEAN)))
+                        clean.write(_rows(table, fate[here] == CLEAN))
                         removed.write(self._removed(unit, table, found, fate[here], removed.schema))
-                        out = pa.array(fate[here] == QUARANTINED)
-                        quarantined.write(
-                            _beside(table.filter(out), [found.column("loss").filter(out)], quarantined.schema)
-                        )
+                        out = fate[here] == QUARANTINED
+                        losses = found.column("loss").filter(pa.array(out))
+                        quarantined.write(_beside(_rows(table, out), [losses], quarantined.schema))
                 self._lose(unit, fate, written, "; ".join(errors), counts, lost)
 
     def _fates(self, unit: Unit) -> tuple[pa.Table | None, Fates]:
@@ -190,9 +189,9 @@ class Apply:
 
     def _removed(self, unit: Unit, table: pa.Table, verdicts: pa.Table, fate: Fates, schema: pa.Schema) -> pa.Table:
         """Removed rows with why they were: the reasons of every stage, and the field they lie in."""
-        out = pa.array((fate == DOCUMENT) | (fate == SOURCE) | (fate == BLOCKED))
-        table, verdicts = table.filter(out), verdicts.filter(out)
-        reasons = pa.array(_REMOVALS).take(pa.array(fate).filter(out))
+        out = (fate == DOCUMENT) | (fate == SOURCE) | (fate == BLOCKED)
+        table, verdicts = _rows(table, out), verdicts.filter(pa.array(out))
+        reasons = pa.array(_REMOVALS).take(pa.array(fate[out]))
         evidence = self._evidence(unit, verdicts.column("row"), table)
         return _beside(table, [reasons, verdicts.column("risks"), pa.array(evidence, pa.list_(pa.string()))], schema)
 
@@ -238,9 +237,27 @@ def quarantined_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def _schema_with(schema: pa.Schema, added: list[pa.Field]) -> pa.Schema:
-    taken = {field.name for field in added}
-    fields = [field.with_name(f"input_{field.name}") if field.name in taken else field for field in schema]
+    ours = {field.name for field in added}
+    taken = {*schema.names, *ours}
+    fields = []
+    for field in schema:
+        if field.name in ours:
+            name = f"input_{field.name}"
+            while name in taken:
+                name = f"input_{name}"
+            taken.add(name)
+            field = field.with_name(name)
+        fields.append(field)
     return pa.schema([*fields, *added], schema.metadata)
+
+
+def _rows(table: pa.Table, wanted: Flags) -> pa.Table:
+    """The *wanted* rows of *table*."""
+    if not any("view" in str(field.type) for field in table.schema):
+        return table.filter(pa.array(wanted))
+    # Arrow does not filter views; slices it can
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], wanted, [False]]).astype(np.int8))).reshape(-1, 2)
+    return pa.concat_tables([table.slice(0, 0), *(table.slice(lo, hi - lo) for lo, hi in edges.tolist())])
 
 
 def _beside(table: pa.Table, added: list[pa.Array | pa.ChunkedArray], schema: pa.Schema) -> pa.Table:
