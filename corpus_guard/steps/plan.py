@@ -63,7 +63,7 @@ def plan(run: Run) -> Plan:
         first = bad[0]
         raise UsageError(
             f"{first.path}: none of the {len(bad)} shards found can be read as Parquet ({first.error}); "
-            "check corpus.shards"
+            "check corpus.shards."
         )
     check_reading(shards, run.setup.reading)
     units = plan_units(shards, config.executor.unit_bytes)
