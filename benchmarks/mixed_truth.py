@@ -66,10 +66,9 @@ def main() -> None:
             "by_labels": "exclude" if row["over_5_percent"] == "true" else "keep", "by_detectors": decisions[source],
         }  # fmt: skip
         rows.append(one)
-        print(
-            f"{source:18} {n:9,} {labelled / n:9.2%} {detected / n:9.2%} {both:6,}  {one['by_labels']:9} {one['by_detectors']:12}"
-            + ("" if one["by_labels"] == one["by_detectors"] else "  differs")
-        )
+        told = f"{one['by_labels']:9} {one['by_detectors']:12}"
+        differs = "" if one["by_labels"] == one["by_detectors"] else "  differs"
+        print(f"{source:18} {n:9,} {labelled / n:9.2%} {detected / n:9.2%} {both:6,}  {told}{differs}")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

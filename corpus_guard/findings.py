@@ -7,6 +7,8 @@ findings into an ``Opinion``: bit masks over the 31 risks. Looking is expensive 
 opinions are cheap and depend on thresholds, levels, exceptions and the date.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal, Protocol
@@ -64,15 +66,16 @@ boundaries can be decided, and changed, without the text.
 KEYWORD = pa.schema([("hits", pa.list_(HIT)), ("hits_total", pa.uint32())])
 
 
-def classifier_schema(labels: int) -> pa.Schema:
-    """Columns of a classifier's findings: raw pooled scores of every label and where the strongest was."""
+def classifier_schema(labels: Sequence[str]) -> pa.Schema:
+    """Columns of a classifier's findings: raw pooled scores of every label (names in the metadata), the strongest."""
     return pa.schema(
         [
-            ("scores", pa.list_(pa.float16(), labels)),
+            ("scores", pa.list_(pa.float16(), len(labels))),
             ("window", pa.uint32()),
             ("tokens", pa.uint32()),
             ("inclusion_probability", pa.float32()),
-        ]
+        ],
+        {"labels": json.dumps(list(labels), ensure_ascii=False)},
     )
 
 

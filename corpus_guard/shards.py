@@ -1472,9 +1472,7 @@ def _named_column(opened: _Opened, name: str) -> _Column:
     return column
 
 
-def _fetch(
-    opened: _Opened, rows: _Integers, what: _Selection
-) -> Iterator[tuple[_Piece, pa.RecordBatch, _Integers]]:
+def _fetch(opened: _Opened, rows: _Integers, what: _Selection) -> Iterator[tuple[_Piece, pa.RecordBatch, _Integers]]:
     """Pieces that hold some of *rows*, and where in them."""
     rows = np.asarray(rows, np.int64)
     if np.any(rows[1:] <= rows[:-1]) or (len(rows) and not 0 <= rows[0] <= rows[-1] < opened.starts[-1]):

@@ -185,14 +185,13 @@ def _damaged(place: Place, fault: Exception) -> DataError:
 # -- one run ----------------------------------------------------------------------------------
 
 _PARTS = {
+    "job": "another job",
     "policy": "another policy",
-    "keywords": "another keyword library",
-    "library": "another keyword library",
-    "classifiers": "other classifiers",
-    "screens": "other screens",
     "reading": "other columns",
+    "stages": "other stages (library, models, levels or thresholds)",
+    "evaluation": "another evaluation set-up",
+    "source decisions": "other settings of sources (decide, phase or blacklist)",
     "labels": "other labels",
-    "sources": "other settings of sources",
 }
 
 

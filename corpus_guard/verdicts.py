@@ -5,7 +5,7 @@ Judging is a function of columns: opinions of stages (bit masks over the risks),
 policy declares, and settled verdicts of people. No text, no model, no threshold: those are behind the opinions.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,17 +267,19 @@ def _codes(states: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
 LABEL_VERDICTS = ("qualified", "unqualified")
 
 
-def load_labels(paths: Iterable[str | Path]) -> Labels:
+def load_labels(
+    paths: Iterable[str | Path], read: Callable[[str], bytes] = lambda path: Path(path).read_bytes()
+) -> Labels:
     """
     Settled verdicts of people out of Parquet files with the columns ``id``, ``verdict`` (``qualified``,
     ``unqualified``) and ``risks`` (list of codes); other columns are left alone. A file listed later wins over an
-    earlier one. ``UsageError`` names every fault of every file; nobody's verdict is guessed.
+    earlier one. *read*: how to get at a file that is not local. ``UsageError`` names every fault of every file.
     """
     masks: dict[str, int] = {}
     faults: list[str] = []
     for path in paths:
         try:
-            masks.update(_read_labels(path))
+            masks.update(_read_labels(path, read))
         except UsageError as error:
             faults.append(str(error))
     if faults:
@@ -285,9 +287,9 @@ def load_labels(paths: Iterable[str | Path]) -> Labels:
     return Labels(pa.array(list(masks), pa.string()), np.fromiter(masks.values(), np.uint32, len(masks)))
 
 
-def _read_labels(path: str | Path) -> dict[str, int]:
+def _read_labels(path: str | Path, read: Callable[[str], bytes]) -> dict[str, int]:
     try:
-        table = pq.read_table(str(path))
+        table = pq.read_table(pa.BufferReader(read(str(path))))
     except (OSError, pa.ArrowException) as error:
         told = "there is no such file" if isinstance(error, FileNotFoundError) else "cannot be read as Parquet"
         raise UsageError(f"{path}: {told}; labels are a Parquet file with the columns id, verdict, risks.") from None

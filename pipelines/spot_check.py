@@ -19,7 +19,9 @@ from corpus_guard.steps.setup import Setup, open_run
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config")
-    parser.add_argument("--gate", action="store_true", help="exit 3 if a provision does not conform, 4 if evidence is missing")
+    parser.add_argument(
+        "--gate", action="store_true", help="exit 3 if a provision does not conform, 4 if evidence is missing"
+    )
     parser.add_argument("--log-json", action="store_true", help="progress as JSON lines")
     args = parser.parse_args()
 

@@ -43,7 +43,7 @@ def findings(*probabilities, tokens=4):
         "tokens": pa.array([tokens if known else None for known in there], pa.uint32()),
         "inclusion_probability": pa.array([1.0 if known else None for known in there], pa.float32()),
     }
-    return pa.table(columns, schema=classifier_schema(labels))
+    return pa.table(columns, schema=classifier_schema([f"label {i}" for i in range(labels)]))
 
 
 def named(masks):

@@ -39,7 +39,7 @@ ROW_AND_STATE = [BATCH.field("row"), BATCH.field("state")]
 SCHEMAS = {
     "Findings of the reading, `documents`": DOCUMENTS,
     "Findings of the keyword stage, `keywords`": pa.schema([*ROW_AND_STATE, *KEYWORD]),
-    "Findings of a classifier": pa.schema([*ROW_AND_STATE, *classifier_schema(len(CODES))]),
+    "Findings of a classifier": pa.schema([*ROW_AND_STATE, *classifier_schema(CODES)]),
     "`manifest.parquet`": MANIFEST,
     "`verdicts/`": VERDICTS,
     "`tallies/`": TALLY,

@@ -44,7 +44,7 @@ def test_findings_come_back_with_their_types_and_metadata(store):
     scores = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(6, dtype=np.float16)), 3)
     table = pa.table(
         [scores, pa.array([1, None], pa.uint32()), pa.array([3, 4], pa.uint32()), pa.array([1, 1], pa.float32())],
-        schema=classifier_schema(3),
+        schema=classifier_schema(["a", "b", "c"]),
     )
 
     store.put(KEY, unit_of(2), table, {"labels": '["a"]'})
@@ -184,14 +184,14 @@ def test_a_run_is_bound_to_what_it_began_with(root):
     run = RunFolder.of(root / "run")
     run.open()
 
-    assert run.bind({"policy": "p" * 64, "library": "l" * 64}, date(2026, 11, 1)) == date(2026, 11, 1)
-    assert run.bind({"library": "l" * 64, "policy": "p" * 64, "labels": ""}, date(2027, 1, 1)) == date(2026, 11, 1)
+    assert run.bind({"policy": "p" * 64, "stages": "l" * 64}, date(2026, 11, 1)) == date(2026, 11, 1)
+    assert run.bind({"stages": "l" * 64, "policy": "p" * 64, "labels": ""}, date(2027, 1, 1)) == date(2026, 11, 1)
     before = run.identity.read_bytes()
     with pytest.raises(UsageError) as told:
-        run.bind({"policy": "q" * 64, "library": "m" * 64}, date(2026, 11, 1))
+        run.bind({"policy": "q" * 64, "stages": "m" * 64}, date(2026, 11, 1))
 
     assert "another policy (pppppppppppp then, qqqqqqqqqqqq now)" in str(told.value)
-    assert "another keyword library" in str(told.value)
+    assert "other stages" in str(told.value)
     assert "choose another run name" in str(told.value)
     assert run.identity.read_bytes() == before
     assert json.loads(before)["as_of"] == "2026-11-01"

@@ -242,7 +242,7 @@ class NgramStage:
     def __init__(self, model: ModelFile) -> None:
         self._scorer = NgramScorer(load_weights(model), model.windows)
         self._pooling: Pooling = model.pooling
-        self.schema = classifier_schema(len(model.labels))
+        self.schema = classifier_schema([label.name for label in model.labels])
 
     def find(self, documents: pa.RecordBatch) -> pa.RecordBatch:
         return pooled_batch(documents, self.schema, self._groups(documents.column("text").drop_null()), self._pooling)

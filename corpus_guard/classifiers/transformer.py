@@ -91,7 +91,7 @@ class TransformerStage:
         self._windows: Windows = recipe.model.windows
         self._pooling = recipe.model.pooling
         self._check_positions(recipe.model)
-        self.schema = classifier_schema(len(recipe.model.labels))
+        self.schema = classifier_schema([label.name for label in recipe.model.labels])
 
     def _check_positions(self, model: ModelFile) -> None:
         special = len(self._tokenizer.before) + len(self._tokenizer.after)

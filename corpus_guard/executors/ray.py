@@ -33,16 +33,17 @@ class RayExecutor:
     ``cpu_workers`` fronts with ``cpu_num_cpus`` each; ``gpu_workers`` backs with ``gpu_num_cpus`` and
     ``gpu_num_gpus`` each (0 puts the backs on CPUs). At most *in_flight* items are open at a front and as
     many calls wait at a back. *unit_timeout*: seconds of work on one item, for the front and for the back
-    each; waiting behind others does not count. *env* is set in every actor before its first import.
+    each; waiting behind others does not count. *env* is set in every actor before its first import. Workers that are None:
+    as many as the cluster has room for.
     """
 
     def __init__(
         self,
         address: str | None = None,
         namespace: str | None = None,
-        cpu_workers: int = 1,
+        cpu_workers: int | None = 1,
         cpu_num_cpus: float = 1,
-        gpu_workers: int = 1,
+        gpu_workers: int | None = 1,
         gpu_num_gpus: float = 1,
         gpu_num_cpus: float = 1,
         in_flight: int = 2,
@@ -56,8 +57,8 @@ class RayExecutor:
         faults = [
             f"{name} must be {what}, not {value:g}"
             for name, value, what, fine in (
-                ("cpu_workers", cpu_workers, "at least 1", cpu_workers >= 1),
-                ("gpu_workers", gpu_workers, "at least 1", gpu_workers >= 1),
+                ("cpu_workers", cpu_workers or 1, "at least 1", cpu_workers is None or cpu_workers >= 1),
+                ("gpu_workers", gpu_workers or 1, "at least 1", gpu_workers is None or gpu_workers >= 1),
                 ("cpu_num_cpus", cpu_num_cpus, "over 0", cpu_num_cpus > 0),
                 ("gpu_num_cpus", gpu_num_cpus, "0 or more", gpu_num_cpus >= 0),
                 ("gpu_num_gpus", gpu_num_gpus, "a fraction of 1 or a whole number", _shares_a_gpu(gpu_num_gpus)),
@@ -69,8 +70,7 @@ class RayExecutor:
         if faults:
             raise UsageError(f"The Ray executor cannot be set up: {'; '.join(faults)}.")
         self._ray, self._ours = _connected(address, namespace)
-        self._front_pool = Pool(cpu_workers, cpu_num_cpus)
-        self._back_pool = Pool(gpu_workers, gpu_num_cpus, gpu_num_gpus)
+        self._pools = (cpu_workers, cpu_num_cpus), (gpu_workers, gpu_num_cpus, gpu_num_gpus)
         self._in_flight = in_flight
         self._unit_timeout = unit_timeout
         self._limits = limits or Limits(attempts=attempts, infrastructure_budget=infrastructure_budget)
@@ -94,7 +94,7 @@ class RayExecutor:
         attempts = Attempts(items, self._limits, outcome, on_failure)
         if attempts.exhausted:
             return outcome
-        front, back = self._front_pool, self._back_pool if job.two_pools else None
+        front, back = _fitted(self._ray, *self._pools, job.two_pools)
         _check_room(self._ray, front, back)
         driver = Dispatch(
             self._ray,
@@ -153,6 +153,21 @@ def _connected(address: str | None, namespace: str | None) -> tuple[Any, bool]:
             "for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH."
         ) from error
     return ray, True
+
+
+def _fitted(
+    ray: Any, front: tuple[int | None, float], back: tuple[int | None, float, float], two_pools: bool
+) -> tuple[Pool, Pool | None]:
+    """Both pools; one without a number of workers takes what the cluster has, the front what the back leaves."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    second = None
+    if two_pools:
+        asked = Pool(back[0] or 1, *back[1:])
+        places = sum(_places(node, asked) for node in nodes) if asked.num_gpus else 1
+        second = Pool(back[0] or max(1, places), *back[1:])
+    taken = second.workers * second.num_cpus if second else 0.0
+    left = sum(node.get("CPU", 0.0) for node in nodes) - taken
+    return Pool(front[0] or max(1, math.floor(left / front[1] + 1e-6)), front[1]), second
 
 
 def _check_room(ray: Any, front: Pool, back: Pool | None) -> None:

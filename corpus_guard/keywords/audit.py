@@ -50,8 +50,8 @@ class LibraryFacts:
         return tuple(code for code, count in self.per_risk.items() if count)
 
 
-def audit(library: Library, as_of: date) -> LibraryFacts:
-    """Count *library* as it is on *as_of*."""
+def audit(library: Library, as_of: date, han: int = HAN_LIMIT, words: int = WORD_LIMIT) -> LibraryFacts:
+    """Count *library* as it is on *as_of*; *han* and *words*: the length a policy calls usual."""
     in_force = np.flatnonzero(library.in_force(as_of))
     pairs = np.unique(np.stack([library.risk[in_force], library.literal[in_force]], axis=1), axis=0)
     shadowed = _shadowed(library, in_force)
@@ -70,7 +70,7 @@ def audit(library: Library, as_of: date) -> LibraryFacts:
         too_long=tuple(
             (CODES[library.risk[i]], library.ids[i])
             for i in in_force.tolist()
-            if too_long(library.literals[library.literal[i]])
+            if too_long(library.literals[library.literal[i]], han, words)
         ),
         newest_change=_newest(library, as_of),
         combinations=sum(c.active and (c.expires is None or as_of <= c.expires) for c in library.combinations),
@@ -78,16 +78,16 @@ def audit(library: Library, as_of: date) -> LibraryFacts:
     )
 
 
-def too_long(term: str) -> bool:
+def too_long(term: str, han_limit: int = HAN_LIMIT, word_limit: int = WORD_LIMIT) -> bool:
     """
-    Over 10 Chinese characters or over 5 words of another language.
+    Over so many Chinese characters or over so many words of another language.
 
     In a mixed term each is counted for itself: Han characters here, stretches of letters and digits there.
     """
     han = sum(unicodedata.name(char, "").startswith("CJK") for char in term)
     apart = "".join(" " if unicodedata.name(char, "").startswith("CJK") else char for char in term)
     words = sum(any(char.isalnum() for char in word) for word in apart.split())
-    return han > HAN_LIMIT or words > WORD_LIMIT
+    return han > han_limit or words > word_limit
 
 
 def _per_risk(risks: Ints) -> dict[str, int]:

@@ -436,7 +436,7 @@ def _source_row(row: Mapping[str, Any], clause: str | None) -> SourceRow:
         source=row["source"],
         documents=row["documents"],
         illegal=row["illegal"],
-        share=Rate(row["illegal"], row["documents"], clause),
+        share=Rate(row["illegal"], row["documents"] if row.get("share", 0) is not None else 0, clause),
         lower=row.get("lower"),
         upper=row.get("upper"),
         corrected=row.get("corrected"),

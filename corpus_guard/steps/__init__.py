@@ -41,7 +41,7 @@ def filter_corpus(run: Run, until: str = "report", again: bool = False) -> Resul
     facts.drawn = draw(run, facts.plan, "clean", _digest(facts.accounting, facts.plan.manifest))
     if until == "draw":
         return told_so_far(run, facts, until)
-    facts.integrity = integrity(run, facts.plan, facts.drawn)
+    facts.integrity = integrity(run, facts.plan)
     if run.setup.evaluation:
         facts.evaluated = check(run, facts.plan, facts.drawn, run.setup.evaluation)
     if until == "check":

@@ -8,6 +8,7 @@ finds must equal the store.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,33 +18,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus_guard.executors.seam import Back, Item, Status
-from corpus_guard.findings import Recipe
+from corpus_guard.findings import OK, Recipe
 from corpus_guard.places import Place
+from corpus_guard.sampling import ranks
 from corpus_guard.shards import Reading, Unit, read_documents, table_bytes
 from corpus_guard.steps.apply import ShardLoad
 from corpus_guard.steps.files import put_json, read_json, read_parquet
 from corpus_guard.steps.judge import judge, judge_job, tallies
 from corpus_guard.steps.outcomes import Checked, Drawn
 from corpus_guard.steps.plan import Plan
-from corpus_guard.steps.scan import ScanJob, keys, look, only, scan_rest, todo
+from corpus_guard.steps.scan import READING, ScanJob, keys, look, only, scan_rest, skipped_states, todo
 from corpus_guard.steps.setup import Run
 from corpus_guard.steps.work import stop_on, work
 from corpus_guard.store import RunFolder, Store
 
 AGAIN = 200
-"""About so many documents of the technical sample are scanned a second time."""
+"""About so many documents are scanned a second time."""
 
 
 @dataclass(frozen=True)
 class IntegrityJob:
-    """Scans documents of the sample with rank under *below* again, and compares with the store."""
+    """Scans documents whose rank under *key* is at most *below* again, and compares with the store."""
 
     store: str
-    sample: str
     reading: Reading
     recipes: tuple[Recipe, ...]
     slice_bytes: int
+    key: bytes
     below: int
+    blacklisted: frozenset[str] = frozenset()
     two_pools: bool = False
     name: str = "integrity"
 
@@ -65,18 +68,22 @@ class Integrity:
 
     def work(self, item: Item) -> Iterator[pa.RecordBatch | Status]:
         load: ShardLoad = item.payload
-        sample = read_parquet(
-            Place.of(self._job.sample) / f"{load.shard.name}.parquet", columns=["unit", "row", "rank"]
-        )
-        sample = sample.filter(pa.array(np.asarray(sample.column("rank")) <= np.uint64(self._job.below)))
-        looked = 0
-        differ: list[str] = []
+        looked, differ = 0, list[str]()
         for unit in load.units:
-            rows = sample.column("row").filter(pc.equal(sample.column("unit"), unit.name)).combine_chunks()
+            rows = self._chosen(unit)
             if len(rows):
                 looked += len(rows)
                 differ += self._unit(unit, rows)
         yield {"documents": looked, "differ": differ}
+
+    def _chosen(self, unit: Unit) -> pa.Array:
+        """Rows of *unit* to look at again: by the rank of their ids, of those that every run looks at."""
+        documents = self._kept(READING, unit)
+        if documents is None:
+            return pa.array([], pa.int64())
+        states = skipped_states(documents.column("state"), documents.column("source"), self._job.blacklisted)
+        chosen = ranks(documents.column("id"), self._job.key, "integrity") <= np.uint64(self._job.below)
+        return documents.column("row").filter(pc.and_(pc.equal(states, OK), pa.array(chosen))).combine_chunks()
 
     def _unit(self, unit: Unit, rows: pa.Array) -> list[str]:
         kept = {name: self._kept(name, unit) for name in self._stages}
@@ -98,7 +105,7 @@ class Integrity:
 
     def _kept(self, name: str, unit: Unit) -> pa.Table | None:
         try:
-            return self._store.read(self._keys[name], unit)
+            return self._store.read(self._keys[name], unit, blacklisted=self._job.blacklisted)
         except FileNotFoundError:
             return None
 
@@ -110,7 +117,8 @@ def check(run: Run, found: Plan, drawn: Drawn, recipes: tuple[Recipe, ...]) -> C
     The same ``scan`` and ``judge`` as for a corpus, over the drawn rows alone.
     """
     setup = run.setup
-    draw_id = hashlib.sha256("".join(record.ids for record in drawn.ledger).encode()).hexdigest()[:12]
+    made_of = [*(record.ids for record in drawn.ledger), *(recipe.digest for recipe in recipes)]
+    draw_id = hashlib.sha256("".join(made_of).encode()).hexdigest()[:12]
     inside = RunFolder(run.folder.run / "check" / draw_id, run.folder.restricted / "check" / draw_id)
     sub = Run(
         replace(setup, recipes=recipes, blacklist=None),
@@ -146,26 +154,31 @@ def _sampled_units(run: Run, found: Plan) -> set[tuple[str, str]]:
     return drawn
 
 
-def integrity(run: Run, found: Plan, drawn: Drawn) -> dict[str, Any] | None:
-    """Scan a few drawn documents again; what the stages find must be what the store holds."""
+def integrity(run: Run, found: Plan) -> dict[str, Any] | None:
+    """
+    Scan a few documents again; what the stages find must be what the store holds.
+
+    Done once for a corpus and a set of stages, and kept in the store: a second run over it loads no model.
+    """
     setup = run.setup
     recipes = tuple(recipe for recipe in setup.recipes if recipe.device == "cpu")
-    if not recipes or not drawn.technical:
+    if not recipes or not found.rows:
         return None
-    note = run.folder.run / "integrity.json"
-    mark = [found.manifest, drawn.ledger[-1].ids, [recipe.digest for recipe in recipes]]
-    if note.exists() and (before := read_json(note))["mark"] == mark:
-        return dict(before)
-    share = min(1.0, AGAIN / drawn.population) if drawn.population else 0.0
+    made_of = [found.manifest, sorted(keys(recipes, setup.reading).values()), sorted(setup.blacklisted)]
+    key = hashlib.sha256(json.dumps(made_of).encode()).digest()
+    note = run.store.place / "integrity" / f"{key.hex()[:24]}.json"
+    if note.exists():
+        return dict(read_json(note))
     job = IntegrityJob(
         store=run.store.place.uri,
-        sample=(run.folder.run / "samples" / "technical").uri,
         reading=setup.reading,
         recipes=recipes,
         slice_bytes=setup.config.executor.slice_bytes,
-        below=min(int(share * 2**64), 2**64 - 1),
+        key=key,
+        below=min(2**64 * AGAIN // found.rows, 2**64 - 1),
+        blacklisted=setup.blacklisted,
     )
-    result: dict[str, Any] = {"documents": 0, "differ": [], "mark": mark}
+    result: dict[str, Any] = {"documents": 0, "differ": []}
 
     def take(item: Item, status: Status) -> None:
         result["documents"] += status["documents"]
@@ -176,5 +189,6 @@ def integrity(run: Run, found: Plan, drawn: Drawn) -> dict[str, Any] | None:
     ]
     stop_on(work(run, job, items, "check", 0, take), "checked")
     result["differ"].sort()
-    put_json(note, result)
+    if not result["differ"]:
+        put_json(note, result)  # a store with faults is looked at again every time
     return result

@@ -64,7 +64,7 @@ class Judge:
         self._keys = keys(job.recipes, job.reading)
         self.readers = {r.name: r.reader(as_of=job.as_of, thresholds=job.thresholds) for r in job.recipes}
         self._kinds = {r.name: r.kind for r in job.recipes}
-        self._labels = load_labels(job.labels) if job.labels else None
+        self._labels = load_labels(job.labels, lambda uri: Place.of(uri).read_bytes()) if job.labels else None
 
     def work(self, item: Item) -> Iterator[pa.RecordBatch | Status]:
         units: tuple[Unit, ...] = item.payload

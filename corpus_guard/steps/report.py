@@ -137,10 +137,12 @@ def told(run: Run, report: dict[str, Any]) -> Result:
             "unreadable, named in failed/ and in the report"
         )
     if documents:
+        blocked = documents["removed_blocked"]
+        unseen = f", {blocked:,} of blacklisted sources unseen" if blocked else ""
         removed = documents["removed_document"] + documents["removed_source"] + documents["removed_blocked"]
         lines.append(
             f"documents   {documents['clean']:,} clean, {removed:,} removed "
-            f"({documents['removed_document']:,} themselves, {documents['removed_source']:,} with their source), "
+            f"({documents['removed_document']:,} themselves, {documents['removed_source']:,} with their source{unseen}), "
             f"{documents['quarantined']:,} quarantined; balanced: {_yes(report['accounting']['balanced'])}"
         )
     if sources:
@@ -159,7 +161,7 @@ def told(run: Run, report: dict[str, Any]) -> Result:
     if again and again["equal"] != again["rescanned"]:
         lines.append(
             f"integrity   {again['rescanned'] - again['equal']:,} of {again['rescanned']:,} documents gave "
-            "other findings when scanned again than the store holds; see integrity.json, scan into a new store"
+            "other findings when scanned again than the store holds; use a new store"
         )
     for name, key in (("technical", "evaluation"), ("manual", "qualified")):
         check = report[name]
@@ -180,6 +182,8 @@ def told(run: Run, report: dict[str, Any]) -> Result:
         lines.append(f"exit 5      {lost}")
     counting = [row["result"] for row in report["provisions"] if row["level"] == "shall"]
     conforms = False if "does not conform" in counting else None if "needs evidence" in counting else True
+    if report["job"] == "sources":  # the question of this job is its sources
+        conforms = not sources["exclude"] and not sources["hold"]
     summary = {
         "run": run.folder.run.uri,
         "report": place.uri,
@@ -502,7 +506,7 @@ def _library(run: Run) -> model.Library | None:
     from corpus_guard.keywords.audit import audit
     from corpus_guard.keywords.library import load_library
 
-    facts = audit(load_library(recipe.library_path), run.as_of)
+    facts = audit(load_library(recipe.library_path), run.as_of, **_usual_length(run))
     required = _required(run)
     return model.Library(
         id=facts.id,
@@ -518,6 +522,12 @@ def _library(run: Run) -> model.Library | None:
             for code in CODES
         ),
     )
+
+
+def _usual_length(run: Run) -> dict[str, int]:
+    """The length of entries the policy speaks of, if it does."""
+    rules = [rule for rule in run.setup.policy.rules if rule.check == "entry_length"]
+    return {"han": rules[0]["max_han"], "words": rules[0]["max_words"]} if rules else {}
 
 
 def _required(run: Run) -> dict[str, int]:

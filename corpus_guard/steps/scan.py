@@ -204,9 +204,8 @@ def look(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
     if found.num_rows != batch.num_rows:
         raise RuntimeError(f"{type(stage).__name__} gave {found.num_rows} findings for {batch.num_rows} documents")
     columns = [batch.column("row"), batch.column("state"), *found.columns]
-    return pa.RecordBatch.from_arrays(
-        columns, schema=pa.schema([BATCH.field("row"), BATCH.field("state"), *found.schema])
-    )
+    fields = [BATCH.field("row"), BATCH.field("state"), *found.schema]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, found.schema.metadata))
 
 
 def skip(batch: pa.RecordBatch, blacklisted: frozenset[str]) -> pa.RecordBatch:

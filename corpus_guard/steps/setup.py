@@ -21,7 +21,7 @@ from corpus_guard.shards import Reading
 from corpus_guard.sources.blacklist import Blacklist, load_blacklist
 from corpus_guard.sources.register import Register, load_register
 from corpus_guard.store import RunFolder, Store
-from corpus_guard.verdicts import JudgingRules
+from corpus_guard.verdicts import JudgingRules, load_labels
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Setup:
         if config.screens:
             named = ", ".join(use.screen for use in config.screens)
             raise UsageError(f"screens: {named} cannot run, this version has no screens yet; leave 'screens: []'.")
+        load_labels(config.labels)  # their faults now, not hours later in a worker
         register, blacklist = config.sources.register, config.sources.blacklist
         if evaluation is None and config.evaluation is not None:
             evaluation = recipes(config.evaluation.library, config.evaluation.engine, config.evaluation.classifiers)
@@ -132,7 +133,7 @@ def recipes(
     names = [r.name for r in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"classifiers: {', '.join(twice)} named more than once; give each stage once")
+        raise UsageError(f"classifiers: {', '.join(twice)} named more than once; give each stage once.")
     return tuple(made)
 
 
@@ -177,9 +178,9 @@ def make_executor(setup: Setup) -> Executor:
     return RayExecutor(
         address=wanted.address,
         namespace=wanted.namespace,
-        cpu_workers=wanted.cpu.workers or 1,
+        cpu_workers=wanted.cpu.workers,
         cpu_num_cpus=wanted.cpu.num_cpus,
-        gpu_workers=wanted.gpu.workers or 1,
+        gpu_workers=wanted.gpu.workers,
         gpu_num_gpus=wanted.gpu.num_gpus,
         gpu_num_cpus=wanted.gpu.num_cpus,
         in_flight=wanted.in_flight,
@@ -212,6 +213,8 @@ def open_run(
     if not write:
         yield Run(setup, folder, store, _date_of(folder, today), tell, executor)
         return
+    for notice in setup.policy.notices:
+        tell.line(notice)
     folder.open()
     with folder.lock():
         as_of = folder.bind(setup.identity(), today or datetime.now(UTC).date())
