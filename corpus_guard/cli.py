@@ -125,8 +125,6 @@ def opened(
 
     setup = read_setup(config, sets, job)
     tell = teller(quiet, log_json)
-    for notice in setup.policy.notices:
-        tell.line(notice)
     with open_run(setup, tell=tell, write=write) as run:
         yield run
 
