@@ -1,6 +1,8 @@
 """Assessing sources, spot checks, evaluation, review and trace: what stands beside the main job."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from corpus_guard.classifiers.ngram import NgramRecipe
 from corpus_guard.errors import UsageError
 from corpus_guard.steps import assess_sources, filter_corpus, spot_check
 from corpus_guard.steps.review import export, settle
@@ -181,3 +184,36 @@ def test_nothing_of_a_text_stands_in_what_a_run_writes_outside_the_restricted_fo
             assert b"canary-4711" not in path.read_bytes()
             if path.suffix == ".parquet":
                 assert "canary-4711" not in str(pq.read_table(path).to_pydict())
+
+
+def test_a_changed_threshold_scans_nothing_and_loads_no_model(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = Path(__file__).parents[1] / "corpus_guard" / "classifiers" / "models" / "ngram-screen"
+    model = tmp_path / "screen"
+    shutil.copytree(shipped, model)
+    _, first = run_job(config(tmp_path, corpus, classifiers=[{"model": str(model)}]))
+    before = set((tmp_path / "store").rglob("*"))
+    card = model / "corpus_guard.yaml"
+    lower = re.sub(r"upper: 0\.\d+", "upper: 0.0001", card.read_text(encoding="utf-8"))
+    card.write_text(re.sub(r"lower: 0\.\d+", "lower: 0.0001", lower), encoding="utf-8")
+    monkeypatch.setattr(NgramRecipe, "build", lambda recipe: pytest.fail("a model was loaded"))
+
+    _, second = run_job(config(tmp_path, corpus, classifiers=[{"model": str(model)}], run=str(tmp_path / "second")))
+
+    assert set((tmp_path / "store").rglob("*")) == before
+    counts = [json.loads(run.folder.accounting.read_bytes())["documents"]["clean"] for run in (first, second)]
+    assert counts[1] < counts[0] == 360
+
+
+def test_a_spot_check_with_an_evaluation_reports_the_evaluation(
+    tmp_path: Path, corpus: Path, oracle: OracleRecipe
+) -> None:
+    none = OracleRecipe(str(write_truth(tmp_path / "none.csv", {"nobody": "A.1.a"})))
+    setup = Setup.of(config(tmp_path, corpus), job="spot-check", stages=(oracle,), evaluation=(none,))
+
+    with open_run(setup) as run:
+        spot_check(run)
+
+    rate = report_of(run)["technical"]["evaluation"]
+    assert (rate["numerator"], rate["denominator"]) == (36, 36)

@@ -33,8 +33,8 @@ class RayExecutor:
     ``cpu_workers`` fronts with ``cpu_num_cpus`` each; ``gpu_workers`` backs with ``gpu_num_cpus`` and
     ``gpu_num_gpus`` each (0 puts the backs on CPUs). At most *in_flight* items are open at a front and as
     many calls wait at a back. *unit_timeout*: seconds of work on one item, for the front and for the back
-    each; waiting behind others does not count. *env* is set in every actor before its first import. Workers that are None:
-    as many as the cluster has room for.
+    each; waiting behind others does not count. *env* is set in every actor before its first
+    import. Workers that are None: as many as the cluster has room for.
     """
 
     def __init__(

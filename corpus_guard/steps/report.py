@@ -142,7 +142,8 @@ def told(run: Run, report: dict[str, Any]) -> Result:
         removed = documents["removed_document"] + documents["removed_source"] + documents["removed_blocked"]
         lines.append(
             f"documents   {documents['clean']:,} clean, {removed:,} removed "
-            f"({documents['removed_document']:,} themselves, {documents['removed_source']:,} with their source{unseen}), "
+            f"({documents['removed_document']:,} themselves, {documents['removed_source']:,} with their source"
+            f"{unseen}), "
             f"{documents['quarantined']:,} quarantined; balanced: {_yes(report['accounting']['balanced'])}"
         )
     if sources:
