@@ -6,13 +6,25 @@ belongs to results.
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
 EVERY_SECONDS = 30.0
+
+
+def plain(text: str) -> str:
+    """*text* as one line without control and direction characters: names from a corpus must not drive a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class Meter(Protocol):
@@ -50,64 +62,79 @@ class _Silent:
 
 
 class Lines:
-    """One line every 30 seconds and one at the end of each step; JSON lines with *as_json* (for log collectors)."""
+    """
+    One line every 30 seconds, whether a unit was finished or not, and one at the end of each step.
+
+    JSON lines with *as_json* (for log collectors).
+    """
 
     def __init__(self, stream: TextIO | None = None, every: float = EVERY_SECONDS, as_json: bool = False) -> None:
         self._stream = stream or sys.stderr
         self._every = every
         self._as_json = as_json
+        self._one_at_a_time = threading.Lock()
 
     def line(self, text: str) -> None:
         self._write({"message": text}, text)
 
     @contextmanager
     def step(self, name: str, items: int, rows: int, done: int = 0) -> Iterator[Meter]:
-        meter = _LineMeter(self, name, items, rows, done)
-        yield meter
-        meter.say(final=True)
+        meter = _LineMeter(name, items, rows, done)
+        over = threading.Event()
+
+        def tell_on() -> None:
+            while not over.wait(self._every):
+                self._write(*meter.told())
+
+        teller = threading.Thread(target=tell_on, name="corpus-guard progress", daemon=True)
+        teller.start()
+        try:
+            yield meter
+        finally:
+            over.set()
+            teller.join()
+        self._write(*meter.told(final=True))
 
     def _write(self, record: dict[str, Any], text: str) -> None:
         if self._as_json:
             text = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **record}, sort_keys=True)
-        print(text, file=self._stream, flush=True)
+        with self._one_at_a_time:
+            print(plain(text), file=self._stream, flush=True)
 
 
 class _LineMeter:
-    def __init__(self, lines: Lines, name: str, items: int, rows: int, done: int) -> None:
-        self._lines, self._name, self._items, self._rows, self._before = lines, name, items, rows, done
+    def __init__(self, name: str, items: int, rows: int, done: int) -> None:
+        self._name, self._items, self._rows, self._before = name, items, rows, done
         self._done_items = self._done_rows = 0
-        self._started = self._said = time.monotonic()
+        self._started = time.monotonic()
 
     def advance(self, rows: int, items: int = 1) -> None:
         self._done_items += items
         self._done_rows += rows
-        if time.monotonic() - self._said >= self._lines._every:
-            self.say()
 
-    def say(self, final: bool = False) -> None:
-        now = self._said = time.monotonic()
-        seconds = now - self._started
-        rate = self._done_rows / seconds if seconds > 0 else 0.0
+    def told(self, final: bool = False) -> tuple[dict[str, Any], str]:
+        """How far it is, as a record and as a sentence."""
+        items, rows = self._done_items, self._done_rows
+        seconds = time.monotonic() - self._started
+        rate = rows / seconds if seconds > 0 else 0.0
         record = {
             "step": self._name,
-            "items": self._done_items,
+            "items": items,
             "of": self._items,
-            "rows": self._done_rows,
+            "rows": rows,
             "rows_of": self._rows,
             "done_before": self._before,
             "seconds": round(seconds, 1),
             "final": final,
         }
-        text = (
-            f"{self._name}: {self._done_items:,} of {self._items:,} done, {self._done_rows:,} documents, {rate:,.0f}/s"
-        )
+        text = f"{self._name}: {items:,} of {self._items:,} done, {rows:,} documents"
+        if rows:
+            text += f", {rate:,.0f}/s"
         if self._before:
             text += f" ({self._before:,} were done before)"
-        if not final and rate and self._rows > self._done_rows:
-            text += f", about {_span((self._rows - self._done_rows) / rate)} left"
-        if final:
-            text += f", {_span(seconds)}"
-        self._lines._write(record, text)
+        if not final and rate and self._rows > rows:
+            text += f", about {_span((self._rows - rows) / rate)} left"
+        return record, f"{text}, {_span(seconds)}" + ("" if final else " so far")
 
 
 class Bars:
@@ -119,46 +146,62 @@ class Bars:
         self._console = Console(stderr=True)
 
     def line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(plain(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def step(self, name: str, items: int, rows: int, done: int = 0) -> Iterator[Meter]:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, Progress, TextColumn
 
         columns = (
-            TextColumn("{task.description:<8}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[documents]:,} documents", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description:<9}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f}", markup=False, justify="right"),
+            TextColumn("{task.fields[documents]}", markup=False, justify="right"),
+            TextColumn("{task.fields[time]}", markup=False),
         )
         with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(name, total=items + done, completed=done, documents=0)
-            yield _BarMeter(progress, task)
+            task = progress.add_task(plain(name), total=items + done, completed=done, documents="", time="")
+            meter = _BarMeter(progress, task, rows)
+            over = threading.Event()
+
+            def tick() -> None:
+                while not over.wait(0.5):
+                    meter.tick()
+
+            ticker = threading.Thread(target=tick, name="corpus-guard progress", daemon=True)
+            ticker.start()
+            try:
+                yield meter
+            finally:
+                over.set()
+                ticker.join()
+            meter.tick(final=True)
 
 
 class _BarMeter:
-    def __init__(self, progress: Any, task: Any) -> None:
-        self._progress, self._task, self._rows = progress, task, 0
+    def __init__(self, progress: Any, task: Any, of: int) -> None:
+        self._progress, self._task, self._of, self._rows = progress, task, of, 0
+        self._started = time.monotonic()
 
     def advance(self, rows: int, items: int = 1) -> None:
         self._rows += rows
-        self._progress.update(self._task, advance=items, documents=self._rows)
+        self._progress.update(self._task, advance=items)
+
+    def tick(self, final: bool = False) -> None:
+        """Show documents, their rate and the time, moving even while no unit is finished."""
+        seconds = time.monotonic() - self._started
+        rate = self._rows / seconds if seconds > 0 else 0.0
+        documents = f"{self._rows:,} documents {rate:,.0f}/s" if self._rows else ""
+        left = f", {_span((self._of - self._rows) / rate)} left" if not final and rate and self._of > self._rows else ""
+        self._progress.update(self._task, documents=documents, time=f"{_span(seconds)}{left}")
 
 
 def teller(quiet: bool = False, as_json: bool = False) -> Tell:
     """What fits this stderr: nothing, bars on a terminal, else lines."""
     if quiet:
         return Quiet()
-    return Bars() if sys.stderr.isatty() and not as_json else Lines(as_json=as_json)
+    live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+    return Bars() if live and not as_json else Lines(as_json=as_json)
 
 
 def _span(seconds: float) -> str:

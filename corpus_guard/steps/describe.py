@@ -2,12 +2,21 @@
 Looking at a run without touching it: what it would do (``plan``), how far it is (``status``).
 """
 
+import os
+import socket
+import time
+from contextlib import suppress
 from typing import Any
 
 from corpus_guard.errors import UsageError
+from corpus_guard.places import Place
+from corpus_guard.steps.files import read_json
 from corpus_guard.steps.plan import plan
 from corpus_guard.steps.scan import todo
 from corpus_guard.steps.setup import Run
+
+EXPIRES_SECONDS = 300.0
+"""A lock object on an object store is void when its holder has not been heard of for so long; see ``Place.lock``."""
 
 
 def describe_plan(run: Run) -> tuple[dict[str, Any], list[str]]:
@@ -58,32 +67,106 @@ def describe_plan(run: Run) -> tuple[dict[str, Any], list[str]]:
 
 
 def describe_status(run: Run) -> tuple[dict[str, Any], list[str]]:
-    """How far the run is, step by step, from the files there are."""
-    if not run.folder.identity.exists():
-        raise UsageError(f"{run.folder.run.uri}: no run was started here; corpus-guard run starts one.")
-    found = plan(run)
-    rest = todo(run, found.units, run.setup.recipes)
-    with_rows = [shard for shard in found.shards if shard.rows]
+    """How far the run is, step by step, from the files there are; who works on it; what failed."""
     place = run.folder.run
-    done = {
-        "scan": (rest.done_units, len(found.units)),
-        "judge": (len((place / "tallies").names(".parquet")), len(with_rows)),
-        "assess": (int(run.folder.sources.exists()), 1),
-        "apply": (len((place / "accounting").names(".json")), len(found.shards)),
-        "draw": (int((run.folder.samples / "draw.json").exists()), 1),
-        "report": (int((place / "reports" / "report.json").exists()), 1),
-    }
+    if not run.folder.identity.exists():
+        raise UsageError(f"{place.uri}: no run was started here; corpus-guard run starts one.")
+    bound = read_json(run.folder.identity)["identity"]
+    done = _steps(run, bound["job"])
     failed = sorted((place / "failed").names(".json"))
+    holder = _holder(place)
+    finished = (run.folder.reports / "report.json").exists()
+    now = run.setup.identity()
+    differs = sorted(part for part in bound.keys() | now.keys() if bound.get(part) != now.get(part))
     summary = {
         "run": place.uri,
+        "job": bound["job"],
         "as_of": run.as_of.isoformat(),
-        "steps": {k: {"done": a, "of": b} for k, (a, b) in done.items()},
+        "finished": finished,
+        "worked_on_by": holder,
+        "differs": differs,
+        "steps": {step: {"done": a, "of": b} for step, (a, b) in done.items()},
         "failed": failed,
     }
-    lines = [f"run        {place.uri} (as of {run.as_of})"]
-    lines += [f"{step:10} {a:,} of {b:,}" + ("" if a < b else "  done") for step, (a, b) in done.items()]
-    lines += _some([f"failed     {name}" for name in failed])
+    wide = max(len(f"{b:,}") for _, b in done.values())
+    lines = [
+        f"run        {place.uri}, {bound['job']}, as of {run.as_of}",
+        f"state      {_state(finished, holder)}",
+    ]
+    lines += [f"{step:10} {a:>{wide},} of {b:>{wide},}" + ("" if a < b else "  done") for step, (a, b) in done.items()]
+    if differs:
+        lines.append(f"note       the config now says otherwise: {', '.join(differs)}; going on needs another run name")
+    lines.append(f"failed     {len(failed):,}" + (", corpus-guard retry tries again" if failed else ""))
+    lines += _some([f"           failed/{name}" for name in failed])
     return summary, lines
+
+
+def _steps(run: Run, job: str) -> dict[str, tuple[int, int]]:
+    """Pieces done, and pieces there are, of every step of *job*."""
+    folder, place = run.folder, run.folder.run
+    found = plan(run)
+    report = {"report": (int((folder.reports / "report.json").exists()), 1)}
+    draw = {"draw": (int((folder.samples / "draw.json").exists()), 1)}
+    if job == "spot-check":
+        return draw | {"check": (int(folder.technical.exists()), 1)} | report
+    rest = todo(run, found.units, run.setup.recipes)
+    with_rows = [shard for shard in found.shards if shard.rows]
+    done = {
+        "scan": (rest.done_units, len(found.units)),
+        "judge": (len(folder.tallies.names(".parquet")), len(with_rows)),
+        "assess": (int(folder.sources.exists()), 1),
+    }
+    if job == "filter":
+        done |= {"apply": (len((place / "accounting").names(".json")), len(found.shards))} | draw
+    return done | report
+
+
+def _state(finished: bool, holder: dict[str, Any] | None) -> str:
+    state = "finished" if finished else "not finished"
+    if holder is None:
+        return f"{state}; nobody works on it" + ("" if finished else ", and the same command goes on with it")
+    by = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    return f"{state}; worked on by {by}" if holder["seen"] else f"{state}; last held by {by}, out of sight from here"
+
+
+def _holder(place: Place) -> dict[str, Any] | None:
+    """
+    Host, process and start of the driver that holds the run folder, without touching its lock; ``None`` if nobody does.
+
+    ``seen`` is false for a process of another machine: the file names whoever held it last, and only that machine
+    knows whether it still runs.
+    """
+    keys = ("host", "pid", "since")
+    if not place.is_local:
+        for name in (place / ".lock").names(".json"):
+            with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+                held = read_json(place / ".lock" / name)
+                if time.time() - held["beat"] < EXPIRES_SECONDS:
+                    return {key: held[key] for key in keys} | {"seen": True}
+        return None
+    try:
+        held = read_json(place / ".lock")
+        here = held["host"] == socket.gethostname()
+        if here and not _alive(held["pid"], os.stat((place / ".lock").path).st_ino):
+            return None
+        return {key: held[key] for key in keys} | {"seen": here}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _alive(pid: int, inode: int) -> bool:
+    """Whether *pid* runs and, where the kernel tells, somebody holds the lock on the file with this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's process: it is there
+    try:
+        with open("/proc/locks", encoding="ascii") as locks:
+            return any("FLOCK" in line and f":{inode} " in line for line in locks)
+    except OSError:
+        return True
 
 
 def _some(lines: list[str], most: int = 20) -> list[str]:

@@ -64,22 +64,31 @@ def export(run: Run) -> Sheet:
     found = plan(run)
     units = {(unit.shard_name, unit.name): unit for unit in found.units}
     lines: list[dict[str, Any]] = []
-    for (shard, name), rows in _by_unit(sample):
-        for row, text, language in _texts(run, units[(shard, name)], rows):
-            lines.append(
-                {
-                    "id": None,
-                    "shard": shard,
-                    "row": row,
-                    "language": language,
-                    "text": text,
-                    "verdict": "",
-                    "risks": [],
-                    "annotator": "",
-                    "reviewer": "",
-                    "note": "",
-                }
-            )
+    wanted = list(_by_unit(sample))
+    gone = sorted({shard for (shard, name), _ in wanted if (shard, name) not in units})
+    if gone:
+        raise UsageError(
+            f"shard {gone[0]}: is not cut into units as it was when the sample was drawn, or is gone; "
+            "put back the shards and executor.unit_bytes of the run."
+        )
+    with run.tell.step("export", len(wanted), sample.num_rows) as meter:
+        for (shard, name), rows in wanted:
+            for row, text, language in _texts(run, units[(shard, name)], rows):
+                lines.append(
+                    {
+                        "id": None,
+                        "shard": shard,
+                        "row": row,
+                        "language": language,
+                        "text": text,
+                        "verdict": "",
+                        "risks": [],
+                        "annotator": "",
+                        "reviewer": "",
+                        "note": "",
+                    }
+                )
+            meter.advance(len(rows))
     ids = {
         (shard, row): id
         for shard, row, id in zip(*(sample.column(c).to_pylist() for c in ("shard", "row", "id")), strict=True)
