@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpus_guard.errors import DataError
 from corpus_guard.executors.seam import Back, Item, Status
-from corpus_guard.findings import OK, Recipe
+from corpus_guard.findings import FAILED, OK, Recipe
 from corpus_guard.places import Place
 from corpus_guard.sampling import ranks
 from corpus_guard.shards import Reading, Unit, read_documents, table_bytes
@@ -68,37 +69,38 @@ class Integrity:
 
     def work(self, item: Item) -> Iterator[pa.RecordBatch | Status]:
         load: ShardLoad = item.payload
-        looked, differ = 0, list[str]()
+        looked, differ, whole = 0, list[str](), True
         for unit in load.units:
-            rows = self._chosen(unit)
-            if len(rows):
+            kept: dict[str, Any] = {name: self._kept(name, unit) for name in (READING, *self._stages)}
+            if any(table is None for table in kept.values()):  # given up, and named so
+                whole = False
+                continue
+            documents = kept.pop(READING)
+            rows = self._chosen(documents)
+            try:
+                differ += self._unit(unit, rows, kept) if len(rows) else []
                 looked += len(rows)
-                differ += self._unit(unit, rows)
-        yield {"documents": looked, "differ": differ}
+                whole &= not pc.any(pc.equal(documents.column("state"), FAILED)).as_py()
+            except DataError:  # the shard is gone since, or another one
+                whole = False
+        yield {"documents": looked, "differ": differ, "whole": whole}
 
-    def _chosen(self, unit: Unit) -> pa.Array:
-        """Rows of *unit* to look at again: by the rank of their ids, of those that every run looks at."""
-        documents = self._kept(READING, unit)
-        if documents is None:
-            return pa.array([], pa.int64())
+    def _chosen(self, documents: pa.Table) -> pa.Array:
+        """Rows to look at again: by the rank of their ids, of those that every run looks at."""
         states = skipped_states(documents.column("state"), documents.column("source"), self._job.blacklisted)
         chosen = ranks(documents.column("id"), self._job.key, "integrity") <= np.uint64(self._job.below)
         return documents.column("row").filter(pc.and_(pc.equal(states, OK), pa.array(chosen))).combine_chunks()
 
-    def _unit(self, unit: Unit, rows: pa.Array) -> list[str]:
-        kept = {name: self._kept(name, unit) for name in self._stages}
+    def _unit(self, unit: Unit, rows: pa.Array, kept: dict[str, pa.Table]) -> list[str]:
         differ = []
         for batch in read_documents(unit, self._job.reading, self._job.slice_bytes):
             batch = only(batch, rows)
             if not batch.num_rows:
                 continue
             for name, stage in self._stages.items():
-                table = kept[name]
                 again = pa.Table.from_batches([look(stage, batch)])
-                if table is None:
-                    differ.append(f"{unit.shard_name} {unit.name}: {name} has no findings in the store")
-                    continue
-                before = table.filter(pc.is_in(table.column("row"), batch.column("row"))).cast(again.schema)
+                at = pc.is_in(kept[name].column("row"), batch.column("row"))
+                before = kept[name].filter(at).cast(again.schema)
                 if not before.combine_chunks().equals(again.combine_chunks()):
                     differ.append(f"{unit.shard_name} {unit.name}: {name} finds something else than the store holds")
         return differ
@@ -179,8 +181,11 @@ def integrity(run: Run, found: Plan) -> dict[str, Any] | None:
         blacklisted=setup.blacklisted,
     )
     result: dict[str, Any] = {"documents": 0, "differ": []}
+    whole = True
 
     def take(item: Item, status: Status) -> None:
+        nonlocal whole
+        whole &= status["whole"]
         result["documents"] += status["documents"]
         result["differ"] += status["differ"]
 
@@ -189,6 +194,6 @@ def integrity(run: Run, found: Plan) -> dict[str, Any] | None:
     ]
     stop_on(work(run, job, items, "check", 0, take), "checked")
     result["differ"].sort()
-    if not result["differ"]:
-        put_json(note, result)  # a store with faults is looked at again every time
+    if whole and not result["differ"]:
+        put_json(note, result)  # a store with faults or gaps is looked at again every time
     return result
