@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -117,7 +118,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, its_end = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_serve, args=(its_end, job), daemon=True)
-        with _threads_of_children(threads):
+        with _threads_of_children(threads), _without_interrupts():
             self.process.start()
         its_end.close()  # else its death would not end the pipe
         self.ready = False
@@ -301,6 +302,17 @@ def _threads_of_children(threads: int) -> Iterator[None]:
     finally:
         for name in ours:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the whole terminal: a child that is still importing would tell of it with a traceback."""
+    resource_tracker.ensure_running()  # starting it would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it; ours waits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(pipe: Connection, job_bytes: bytes) -> None:
