@@ -220,6 +220,18 @@ def test_equal_ids_are_counted_in_the_report(tmp_path: Path) -> None:
     assert accounting(done)["documents"]["clean"] == 45
 
 
+def test_of_two_copies_of_a_shard_no_more_is_checked_than_was_drawn(tmp_path: Path) -> None:
+    """The cut falls between two equal documents: one of them is drawn, though both copies share their findings."""
+    data = write_shards(tmp_path / "data", documents("a", 35), shards=1)
+    (data / "copy.parquet").write_bytes((data / "part-000.parquet").read_bytes())
+
+    done = run(tmp_path, data, evaluation=KEYWORDS)
+
+    technical = report(done)["technical"]
+    assert (technical["drawn"], technical["evaluation"]["denominator"]) == (7, 7)
+    assert report(done)["corpus"]["duplicate_ids"] == 35
+
+
 def test_folders_with_the_same_names_globs_lists_and_file_uris(tmp_path: Path) -> None:
     for part in ("one", "two/deep"):
         write_shards(tmp_path / "data" / part, documents(part[:3], 30))

@@ -133,16 +133,17 @@ def check(run: Run, found: Plan, drawn: Drawn, recipes: tuple[Recipe, ...]) -> C
     units = [unit for _, units in found.by_shard() for unit in units]
     chosen = _sampled_units(run, found)
     rest = todo(sub, [unit for unit in units if (unit.shard_name, unit.name) in chosen], recipes)
+    sample = (run.folder.samples / "technical").uri
     job = ScanJob(
         store=sub.store.place.uri,
         reading=setup.reading,
         recipes=recipes,
         slice_bytes=setup.config.executor.slice_bytes,
-        sample=(run.folder.run / "samples" / "technical").uri,
+        sample=sample,
     )
     scan_rest(sub, job, rest, inside, "check")
     sampled = replace(found, units=tuple(unit for unit in units if (unit.shard_name, unit.name) in chosen))
-    judged = judge(sub, sampled, judge_job(sub), "check")
+    judged = judge(sub, sampled, replace(judge_job(sub), sample=sample), "check")
     total = tallies(inside)
     run.folder.technical.put(table_bytes(total))
     return Checked(recipes, total, judged)

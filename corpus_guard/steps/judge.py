@@ -22,7 +22,7 @@ from corpus_guard.sources.tally import add, tally
 from corpus_guard.steps.files import put_json, read_note, read_parquet
 from corpus_guard.steps.outcomes import Judged
 from corpus_guard.steps.plan import Plan, extent
-from corpus_guard.steps.scan import GROUP, READING, forget_records, keys, skipped_states
+from corpus_guard.steps.scan import GROUP, READING, forget_records, keys, only, sampled_rows, skipped_states
 from corpus_guard.steps.setup import Run
 from corpus_guard.steps.work import stop_on, work
 from corpus_guard.store import RunFolder, Store
@@ -44,6 +44,8 @@ class JudgeJob:
     as_of: date
     labels: tuple[str, ...] = ()
     blacklisted: frozenset[str] = frozenset()
+    sample: str | None = None
+    """Judge only the documents of this drawn sample: copies of a shard share findings, and not what was drawn."""
     two_pools: bool = False
     name: str = "judge"
 
@@ -122,9 +124,10 @@ class Judge:
     def stored(self, name: str, unit: Unit) -> pa.Table | None:
         """Findings of a stage on *unit*, ``None`` where there are none."""
         try:
-            return self._store.read(self._keys[name], unit, blacklisted=self._job.blacklisted)
+            table = self._store.read(self._keys[name], unit, blacklisted=self._job.blacklisted)
         except FileNotFoundError:
             return None
+        return table if self._job.sample is None else only(table, sampled_rows(self._job.sample, unit))
 
     def verdicts(self, documents: pa.Table, found: dict[str, pa.Table | None]) -> pa.Table:
         """Zip the findings of every stage with *documents* and judge them."""

@@ -118,10 +118,7 @@ class ScanFront:
 
     def _chosen(self, unit: Unit) -> pa.Array | None:
         """The rows of *unit* that were drawn; ``None`` where everything is looked at."""
-        if self._job.sample is None:
-            return None
-        sample = read_parquet(Place.of(self._job.sample) / f"{unit.shard_name}.parquet", columns=["unit", "row"])
-        return sample.column("row").filter(pc.equal(sample.column("unit"), unit.name)).combine_chunks()
+        return None if self._job.sample is None else sampled_rows(self._job.sample, unit)
 
 
 class ScanBack:
@@ -225,9 +222,15 @@ def skipped_states(states: Any, sources: Any, blacklisted: frozenset[str]) -> An
     return pc.if_else(pc.and_(hit, pc.not_equal(states, FAILED)), SKIPPED, states)
 
 
-def only(batch: pa.RecordBatch, rows: pa.Array) -> pa.RecordBatch:
+def only(batch: pa.RecordBatch | pa.Table, rows: pa.Array) -> Any:
     """The documents of *batch* whose row is among *rows*."""
     return batch.filter(pc.is_in(batch.column("row"), rows))
+
+
+def sampled_rows(sample: str, unit: Unit) -> pa.Array:
+    """The rows of *unit* in a drawn sample (a folder of samples by shard). Copies of a shard have fewer and fewer."""
+    table = read_parquet(Place.of(sample) / f"{unit.shard_name}.parquet", columns=["unit", "row"])
+    return table.column("row").filter(pc.equal(table.column("unit"), unit.name)).combine_chunks()
 
 
 @dataclass(frozen=True)
