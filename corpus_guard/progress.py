@@ -154,9 +154,9 @@ class Bars:
 
         columns = (
             TextColumn("{task.description:<9}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f}", markup=False, justify="right"),
-            TextColumn("{task.fields[documents]}", markup=False, justify="right"),
+            BarColumn(bar_width=24 if self._console.width >= 100 else 10),
+            TextColumn("{task.completed:>6,.0f} of {task.total:<6,.0f}", markup=False),
+            TextColumn("{task.fields[documents]:>28}", markup=False),
             TextColumn("{task.fields[time]}", markup=False),
         )
         with Progress(*columns, console=self._console) as progress:
