@@ -35,24 +35,25 @@ def write_config(folder: Path, shards: Path | str | list[str], **keys: Any) -> P
     return path
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [*COMMAND, *map(str, arguments)]
+def command(verb: str, *arguments: str | Path) -> list[str]:
+    """*verb* may be two words: ``sources assess``."""
+    return [*COMMAND, *verb.split(), *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if not k.startswith("CORPUS_GUARD_")}, "PYTHONPATH": str(ROOT)}
 
 
-def run_command(*arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def run_command(verb: str, *arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment(), check=False
+        command(verb, *arguments), capture_output=True, text=True, timeout=timeout, env=environment(), check=False
     )
 
 
-def kill_when(moment: Callable[[], bool], *arguments: str | Path, timeout: float = 240) -> bool:
+def kill_when(moment: Callable[[], bool], verb: str, *arguments: str | Path, timeout: float = 240) -> bool:
     """Start the command and kill it, and only it, with SIGKILL once *moment* has come; whether it was still alive."""
     with subprocess.Popen(
-        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        command(verb, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
     ) as driver:
         deadline = time.monotonic() + timeout
         while driver.poll() is None and not moment():

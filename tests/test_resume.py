@@ -32,9 +32,9 @@ def corpus(folder: Path) -> Path:
 KEYS = {"evaluation": {"library": "starter", "engine": "pyahocorasick"}}
 
 
-def undisturbed(folder: Path, shards: Path) -> dict[str, str]:
+def undisturbed(folder: Path, shards: Path, verb: str = "run") -> dict[str, str]:
     config = write_config(folder, shards, executor={"workers": 1, "unit_bytes": "1KiB"}, **KEYS)
-    done = run_command("run", config, "--quiet")
+    done = run_command(verb, config, "--quiet")
     assert done.returncode == 0, done.stderr
     return digests(folder)
 
@@ -58,17 +58,17 @@ def expected(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> dict[str
     return undisturbed(tmp_path_factory.mktemp("undisturbed"), shards)
 
 
-def kill_and_go_on(folder: Path, shards: Path, workers: int, moments: list[int]) -> list[bool]:
+def kill_and_go_on(folder: Path, shards: Path, workers: int, moments: list[int], verb: str = "run") -> list[bool]:
     """Kill the driver at these numbers of files, one start after another, then let it end; whether each kill hit."""
     config = write_config(folder, shards, executor={"workers": workers, "unit_bytes": "1KiB"}, **KEYS)
     hit = []
     for moment in moments:
         before = store_files(folder / "store")
-        hit.append(kill_when(lambda m=moment: files(folder) > m, "run", config, "--quiet"))
+        hit.append(kill_when(lambda m=moment: files(folder) > m, verb, config, "--quiet"))
         after = store_files(folder / "store")
         assert before.items() <= after.items(), "a unit that was done was done again"
     before = store_files(folder / "store")
-    done = run_command("run", config, "--quiet")
+    done = run_command(verb, config, "--quiet")
     assert done.returncode == 0, done.stderr
     assert before.items() <= store_files(folder / "store").items(), "a unit that was done was done again"
     return hit
@@ -168,3 +168,14 @@ def test_a_run_killed_anywhere_ends_like_one_that_was_not(
     kill_and_go_on(tmp_path, shards, workers, moments)
 
     compare(tmp_path, expected)
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("verb", ["spot-check", "sources assess"])
+def test_the_other_jobs_killed_anywhere_end_like_those_that_were_not(tmp_path: Path, shards: Path, verb: str) -> None:
+    wanted = undisturbed(tmp_path / "undisturbed", shards, verb)
+    for seed in range(5):
+        chance = random.Random(seed)
+        moments = sorted(chance.randrange(len(wanted)) for _ in range(3))
+        kill_and_go_on(tmp_path / str(seed), shards, 1, moments, verb)
+        compare(tmp_path / str(seed), wanted)
