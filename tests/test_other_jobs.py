@@ -217,3 +217,22 @@ def test_a_spot_check_with_an_evaluation_reports_the_evaluation(
 
     rate = report_of(run)["technical"]["evaluation"]
     assert (rate["numerator"], rate["denominator"]) == (36, 36)
+
+
+def test_drawing_again_needs_a_reason_that_stays_and_voids_the_old_sheet(tmp_path: Path, oracle: OracleRecipe) -> None:
+    corpus = write_shards(tmp_path / "large", documents("forum", 5000))
+    asked = config(tmp_path, corpus)
+    _, run = run_job(asked, oracle)
+    first = pq.read_table(run.folder.manual_sample.path)
+    lines = [json.loads(line) for line in Path(export(run).path).read_text(encoding="utf-8").splitlines()]
+    settled = [json.dumps(line | {"verdict": "qualified", "annotator": "a", "reviewer": "b"}) for line in lines]
+    (tmp_path / "filled.jsonl").write_text("\n".join(settled), encoding="utf-8")
+    settle(run, tmp_path / "filled.jsonl")
+
+    _, run = run_job(asked, oracle, job=lambda run: filter_corpus(run, redraw="reviewers were not qualified"))
+
+    second = pq.read_table(run.folder.manual_sample.path)
+    assert second.num_rows == 4000 and set(first["id"].to_pylist()) != set(second["id"].to_pylist())
+    manual = report_of(run)["manual"]
+    assert [one["reason"] for one in manual["attempts"]] == ["first draw", "reviewers were not qualified"]
+    assert 0 < manual["read"] < 4000 and manual["qualified"] is None

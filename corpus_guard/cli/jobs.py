@@ -65,16 +65,51 @@ def _step(name: str, text: str) -> click.Command:
     return verb
 
 
+@click.command()
+@options
+@click.option("--again", metavar="REASON", default="", help="Draw once more though nothing changed; the reason stays.")
+def draw(config: Path, sets: Sets, as_json: bool, quiet: bool, log_json: bool, again: str) -> None:
+    """
+    Draw the manual and the technical sample.
+
+    Drawing again makes a pass more likely by itself, so it needs a reason; every draw is in the ledger and the report.
+
+    \b
+    corpus-guard draw configs/site.yaml
+    corpus-guard draw configs/site.yaml --again "two reviewers were not qualified, their verdicts are void"
+    """
+    from corpus_guard.steps import filter_corpus
+
+    with opened(config, sets, quiet, log_json) as opened_run:
+        # with a reason the report, which speaks of the draw, is made anew as well
+        finish(filter_corpus(opened_run, until="report" if again else "draw", redraw=again), as_json)
+
+
+@click.command()
+@options
+def report(config: Path, sets: Sets, as_json: bool, quiet: bool, log_json: bool) -> None:
+    """
+    Write the report.
+
+    report.json, report.html, report.md and tables/*.csv, in reports/ of the run folder; of any of the three jobs. On a
+    finished run it is made anew where people have settled more of the sample since.
+
+    \b
+    corpus-guard report configs/site.yaml
+    """
+    from corpus_guard.steps import go_on
+
+    with opened(config, sets, quiet, log_json, job=None) as opened_run:
+        finish(go_on(opened_run), as_json)
+
+
 STEPS = (
     _step("scan", "Look at every document with every stage.\n\nFindings go to the store."),
     _step("judge", "Make verdicts of the findings under the policy."),
     _step("assess", "Give every source its share and decision."),
     _step("apply", "Write clean, removed and quarantined shards."),
-    _step("draw", "Draw the manual and the technical sample."),
+    draw,
     _step("check", "Check the technical sample."),
-    _step(
-        "report",
-        "Write the report.\n\nreport.json, report.html, report.md and tables/*.csv, in reports/ of the run folder.",
-    ),
+    report,
 )
 """The way of the data, each verb as far as its step."""

@@ -58,14 +58,14 @@ def retry(config: Path, sets: Sets, as_json: bool, quiet: bool, log_json: bool) 
     \b
     corpus-guard retry configs/site.yaml
     """
-    from corpus_guard.steps import filter_corpus
+    from corpus_guard.steps import go_on
     from corpus_guard.steps.retry import forget_failures
 
-    with opened(config, sets, quiet, log_json) as opened_run:
+    with opened(config, sets, quiet, log_json, job=None) as opened_run:
         forgotten = forget_failures(opened_run)
         what = "failed unit or shard" if forgotten == 1 else "failed units and shards"
         opened_run.tell.line(f"{forgotten:,} {what} will be tried again" if forgotten else "nothing had failed")
-        finish(filter_corpus(opened_run, again=bool(forgotten)), as_json)
+        finish(go_on(opened_run, again=bool(forgotten)), as_json)
 
 
 @click.command()

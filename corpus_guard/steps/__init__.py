@@ -22,14 +22,24 @@ from corpus_guard.steps.scan import name_bad_shards, scan
 from corpus_guard.steps.setup import Run
 
 
-def filter_corpus(run: Run, until: str = "report", again: bool = False) -> Result:
+def go_on(run: Run, again: bool = False) -> Result:
+    """The job this run was begun with, from where it stands; *again*: though it is finished."""
+    if run.setup.job == "sources":
+        return assess_sources(run, again)
+    if run.setup.job == "spot-check":
+        return spot_check(run, again)
+    return filter_corpus(run, again=again)
+
+
+def filter_corpus(run: Run, until: str = "report", again: bool = False, redraw: str = "") -> Result:
     """
     The main job: plan, scan, judge, assess, apply, draw, check, report; up to *until*.
 
-    A finished run is not touched: the same command tells again what came of it, unless *again*.
+    A finished run is not touched: the same command tells again what came of it, unless *again*. *redraw*: the reason to
+    draw both samples once more from unchanged documents; it stays in the ledger and in the report (R-14).
     """
     facts = Facts(plan(run))
-    before = None if again else _finished(run, facts)
+    before = None if again or redraw else _finished(run, facts)
     if before is not None:
         return told(run, before)
     if _measure(run, facts, until):
@@ -38,7 +48,7 @@ def filter_corpus(run: Run, until: str = "report", again: bool = False) -> Resul
     facts.accounting = apply(run, facts.plan, facts.sources)
     if until == "apply":
         return told_so_far(run, facts, until)
-    facts.drawn = draw(run, facts.plan, "clean", _digest(facts.accounting, facts.plan.manifest))
+    facts.drawn = draw(run, facts.plan, "clean", _digest(facts.accounting, facts.plan.manifest), redraw)
     if until == "draw":
         return told_so_far(run, facts, until)
     facts.integrity = integrity(run, facts.plan)
@@ -49,10 +59,10 @@ def filter_corpus(run: Run, until: str = "report", again: bool = False) -> Resul
     return told(run, write_report(run, facts))
 
 
-def assess_sources(run: Run) -> Result:
+def assess_sources(run: Run, again: bool = False) -> Result:
     """Plan, scan, judge, assess, report. Writes no shard."""
     facts = Facts(plan(run))
-    before = _finished(run, facts)
+    before = None if again else _finished(run, facts)
     if before is not None:
         return told(run, before)
     _measure(run, facts, "report")
@@ -73,12 +83,12 @@ def _measure(run: Run, facts: Facts, until: str) -> bool:
     return until == "assess"
 
 
-def spot_check(run: Run) -> Result:
+def spot_check(run: Run, again: bool = False) -> Result:
     """
     Draw both samples from everything there is, scan only what was drawn, report. For any finished Parquet corpus.
     """
     facts = Facts(plan(run))
-    before = _finished(run, facts)
+    before = None if again else _finished(run, facts)
     if before is not None:
         return told(run, before)
     keep_plan(run, facts.plan)

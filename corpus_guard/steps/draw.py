@@ -284,11 +284,12 @@ def table_of(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
 
 
-def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str) -> Drawn:
+def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str, redraw: str = "") -> Drawn:
     """
     Draw both samples from what *rests_on* (a digest) leaves: the clean documents of a filter run, or all of a corpus.
 
-    Done once: a second start finds the draw. Every draw is a line of ``draws.jsonl``.
+    Done once: a second start finds the draw. Every draw is a line of ``draws.jsonl``; *redraw* is the reason for
+    another one though nothing changed.
     """
     policy, folder = run.setup.policy, run.folder
     ledger = read_draws(folder.draws.read_bytes(), folder.draws.uri) if folder.draws.exists() else []
@@ -296,7 +297,7 @@ def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str) -> D
     drawn_already = folder.samples / "draw.json"
     if drawn_already.exists():
         before = read_json(drawn_already)
-        if before["mark"] == mark:
+        if before["mark"] == mark and not redraw:
             lines = "".join(before["draws"]).encode()
             known = read_draws(lines, drawn_already.uri)
             if known != ledger:  # stopped between the two files
@@ -304,7 +305,7 @@ def draw(run: Run, found: Plan, of: Literal["clean", "all"], rests_on: str) -> D
             return Drawn(
                 before["population"], before["manual"], before["technical"], before["duplicate_ids"], tuple(known)
             )
-    reason = "first draw" if not ledger else "the documents to draw from changed"
+    reason = redraw or ("the documents to draw from changed" if ledger else "first draw")
     attempt = 1 if not ledger else next_attempt(ledger, found.manifest, policy.digest, "manual", reason)
     keys = {purpose: draw_key(found.manifest, policy.digest, purpose, attempt) for purpose in ("manual", "technical")}
     loads = [ShardLoad(shard, units) for shard, units in found.by_shard()]

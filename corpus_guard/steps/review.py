@@ -213,12 +213,16 @@ def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def labels_of(run: Run) -> pa.Table | None:
-    """The settled verdicts on this run's manual sample, if people gave any."""
-    if not run.folder.labels.exists():
+    """The settled verdicts on this run's manual sample, if people gave any; those on an earlier draw do not count."""
+    if not run.folder.labels.exists() or not run.folder.manual_sample.exists():
         return None
     try:
-        return read_parquet(run.folder.labels).cast(LABELS)
+        labels = read_parquet(run.folder.labels).cast(LABELS)
     except (pa.ArrowInvalid, ValueError) as error:
         raise DataError(
             f"{run.folder.labels.uri}: is no table of settled verdicts ({error}); import the sheet again."
         ) from error
+    sample = read_parquet(run.folder.manual_sample, columns=["shard", "row"])
+    drawn = set(zip(*(sample.column(name).to_pylist() for name in ("shard", "row")), strict=True))
+    mine = zip(*(labels.column(name).to_pylist() for name in ("shard", "row")), strict=True)
+    return labels.filter(pa.array([one in drawn for one in mine], pa.bool_()))
