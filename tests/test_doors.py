@@ -46,7 +46,7 @@ OWNERS = {
     "matplotlib": {"report.pictures"},
     "ray": {"executors.ray"},
     "scipy": {"statistics", "classifiers.train"},  # exact intervals; and sparse matrices, in training only
-    "tldextract": {"shards"},
+    "tldextract": {"shards.documents"},
     "uvicorn": {"review.app"},
 }
 """One file per heavy library."""

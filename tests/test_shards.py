@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus_guard import findings, shards
+from corpus_guard import findings
 from corpus_guard.errors import DataError, TransientError, UsageError
 from corpus_guard.places import Place
 from corpus_guard.shards import (
@@ -42,6 +42,7 @@ from corpus_guard.shards import (
     row_bytes,
     write_manifest,
 )
+from corpus_guard.shards import corpus as corpus_module
 
 DATA = Path(os.environ.get("CORPUS_GUARD_DATA") or Path(__file__).parents[2] / "shared" / "data")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no corpus at {DATA}; set CORPUS_GUARD_DATA")
@@ -600,7 +601,7 @@ def test_damage_on_a_store_is_damage(unsteady):
 
 
 def test_footers_are_asked_for_again_when_the_store_fails(unsteady, monkeypatch):
-    monkeypatch.setattr(shards.time, "sleep", lambda _: None)
+    monkeypatch.setattr(corpus_module.time, "sleep", lambda _: None)
     size = len(unsteady.read_bytes())
     files = find_shards(unsteady.uri)
     UnsteadyFileSystem.broken = range(size - 8, size)
@@ -734,8 +735,8 @@ def test_footers_are_not_read_twice(tmp_path, monkeypatch):
     first, _ = read_footers(find_shards(str(tmp_path)))
     os.utime(tmp_path / "b.parquet", ns=(1, 1))
     opened = []
-    true_read = shards._read_footer
-    monkeypatch.setattr(shards, "_read_footer", lambda file: opened.append(file.name) or true_read(file))
+    true_read = corpus_module._read_footer
+    monkeypatch.setattr(corpus_module, "_read_footer", lambda file: opened.append(file.name) or true_read(file))
 
     again, _ = read_footers(find_shards(str(tmp_path)), first)
 
