@@ -85,7 +85,8 @@ def check(library: str, policy: str, as_of: datetime | None, as_json: bool) -> N
     }
     words = {"pass": "ok", "fail": "FAIL", "advisory": "advice", "open": "open", "not applicable": "n/a"}
     lines = [*_head(facts, day), f"policy   {loaded.id}: {loaded.title}"]
-    lines += [f"{words[told[row.rule]]:7}  {row.clause:8} {row.level:9}  {row.sentence}" for row in rows]
+    wide = max((len(row.clause) for row in rows), default=0)
+    lines += [f"{words[told[row.rule]]:7}  {row.clause:{wide}}  {row.level:9}  {row.sentence}" for row in rows]
     lines += ["", f"{'risk':6}  {'terms':>7}  {'effective':>9}  {'asked for':>9}"]
     for code in CODES:
         asked_for = least.get(code, 0)

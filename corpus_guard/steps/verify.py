@@ -197,12 +197,15 @@ def _samples(run: Run, report: dict[str, Any], bound: dict[str, str], shards: Se
     }
     for purpose, sample in drawn.items():
         mine = [record for record in ledger if record.purpose == purpose]
-        attempts = [record.attempt for record in mine]
         if not mine:
             yield f"The ledger has no {purpose} draw."
             continue
-        if attempts != list(range(1, len(mine) + 1)):
-            yield f"The ledger's {purpose} draws are numbered {attempts}; one is missing."
+        attempts: dict[tuple[str, str], list[int]] = {}
+        for record in mine:
+            attempts.setdefault((record.manifest, record.policy), []).append(record.attempt)
+        for numbers in attempts.values():
+            if numbers != list(range(1, len(numbers) + 1)):
+                yield f"The ledger's {purpose} draws are numbered {', '.join(map(str, numbers))}; one is missing."
         yield from _drawn(purpose, mine[-1], sample, report, bound, manifest)
 
 
