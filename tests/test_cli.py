@@ -340,6 +340,13 @@ def test_more_failed_than_allowed_is_exit_5_and_retry_mends_it(call, copied):
     assert (code, "3 shards, 290 documents" in out) == (0, True)
 
 
+def test_a_config_mended_after_a_first_try_that_planned_nothing_goes_on(call, tmp_path):
+    path = write_config(tmp_path, write_shards(tmp_path / "data", documents("a", 9), shards=1))
+    assert call("run", path, "-q", "--set", "corpus.columns.text=body")[0] == 2
+
+    assert call("run", path, "-q")[0] == 0
+
+
 def test_a_second_decision_in_the_same_run_folder_is_refused(call, copied):
     code, _, err = call("run", copied, "--set", "policy=strict", "-q")
 

@@ -217,6 +217,8 @@ def open_run(
         tell.line(notice)
     folder.open()
     with folder.lock():
+        if not folder.manifest.exists():  # nothing was planned yet: a config mended after a first try is no other run
+            folder.identity.delete()
         as_of = folder.bind(setup.identity(), today or datetime.now(UTC).date())
         for place in (folder.run, folder.restricted):
             place.sweep(keep=store.place)  # others may be writing to the store
