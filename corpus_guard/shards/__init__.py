@@ -5,7 +5,7 @@ A damaged part of a file costs the rows of that part, never the shard; memory is
 slice, not by the row group. Decides nothing about text and knows no stage, no policy and no run.
 """
 
-from corpus_guard.shards.columns import Reading, row_bytes
+from corpus_guard.shards.columns import SLICE_BYTES, Reading, row_bytes
 from corpus_guard.shards.corpus import (
     MANIFEST,
     BadShard,
@@ -24,6 +24,7 @@ from corpus_guard.shards.writer import ShardWriter, table_bytes
 
 __all__ = [
     "MANIFEST",
+    "SLICE_BYTES",
     "BadShard",
     "Reading",
     "Shard",

@@ -10,6 +10,7 @@ from typing import Any
 
 from corpus_guard.errors import UsageError
 from corpus_guard.places import Place
+from corpus_guard.shards import SLICE_BYTES
 from corpus_guard.steps.files import read_json
 from corpus_guard.steps.plan import plan
 from corpus_guard.steps.scan import todo
@@ -26,12 +27,12 @@ def describe_plan(run: Run) -> tuple[dict[str, Any], list[str]]:
     config = run.setup.config.executor
     largest = max((max((size for _, size in shard.groups), default=0) for shard in found.shards), default=0)
     policy = run.setup.policy
-    slots = (
-        config.workers
-        if config.kind == "local"
-        else (config.cpu.workers or 1) * config.in_flight + 2 * (config.gpu.workers or 0)
-    )
-    memory = slots * min(config.slice_bytes, max(largest, 1)) * 4
+    workers = config.workers if config.kind == "local" else config.cpu.workers or 1
+    slots = workers if config.kind == "local" else workers * config.in_flight + 2 * (config.gpu.workers or 0)
+    shard = max((sum(size for _, size in shard.groups) for shard in found.shards), default=0)
+    # a slice is held up to four times (as read, as text, as normalised, on its way out); a worker that writes
+    # shards gathers a row group for each of clean, removed and quarantined, and encodes it
+    memory = slots * min(config.slice_bytes, largest) * 4 + workers * 3 * 2 * min(2 * SLICE_BYTES, shard)
     at_most = {"manual_at_most": policy.manual.size(found.rows), "technical_at_most": policy.technical.size(found.rows)}
     summary = {
         "policy": policy.id,
@@ -59,8 +60,8 @@ def describe_plan(run: Run) -> tuple[dict[str, Any], list[str]]:
         ),
         f"samples    at most {at_most['manual_at_most']:,} documents for people, "
         f"{at_most['technical_at_most']:,} for the technical check",
-        f"memory     about {_bytes(memory)} for slices in flight ({slots} at once, {_bytes(config.slice_bytes)} each "
-        "at most), stages beside it",
+        f"memory     at most about {_bytes(memory)} for slices and row groups in flight ({slots} at once, "
+        f"{_bytes(config.slice_bytes)} each at most), the stages themselves beside it",
         f"to do      {len(rest.loads):,} units with {rest.rows:,} rows; the store already has {rest.done_units:,}",
     ]
     return summary, lines

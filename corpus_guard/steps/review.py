@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus_guard.errors import DataError, UsageError
-from corpus_guard.shards import Unit, read_documents, table_bytes
+from corpus_guard.shards import Unit, fetch_documents, table_bytes
 from corpus_guard.steps.files import read_parquet
 from corpus_guard.steps.plan import plan
-from corpus_guard.steps.scan import only
 from corpus_guard.steps.setup import Run
 from corpus_guard.taxonomy import BIT
 from corpus_guard.yamlfile import Faults, near
@@ -109,10 +109,8 @@ def _by_unit(sample: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Array]]:
 
 
 def _texts(run: Run, unit: Unit, rows: pa.Array) -> Iterator[tuple[int, str | None, str | None]]:
-    config = run.setup.config.executor
-    for batch in read_documents(unit, run.setup.reading, config.slice_bytes):
-        chosen = only(batch, rows)
-        yield from zip(*(chosen.column(name).to_pylist() for name in ("row", "text", "language")), strict=True)
+    chosen = fetch_documents(unit, run.setup.reading, np.sort(np.asarray(rows)))
+    yield from zip(*(chosen.column(name).to_pylist() for name in ("row", "text", "language")), strict=True)
 
 
 def settle(run: Run, path: Path) -> dict[str, int]:

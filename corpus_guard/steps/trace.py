@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from corpus_guard.errors import UsageError
 from corpus_guard.shards import Shard, Unit
-from corpus_guard.steps.apply import FATES, excluded_sources, fates
-from corpus_guard.steps.files import read_parquet
+from corpus_guard.steps.apply import FATES, UNREAD, excluded_sources, fates
+from corpus_guard.steps.files import read_json, read_parquet
 from corpus_guard.steps.judge import Judge, judge_job
 from corpus_guard.steps.plan import plan
 from corpus_guard.steps.scan import READING
@@ -112,9 +112,20 @@ def _one(run: Run, judge: Judge, unit: Unit, verdict: pa.Table) -> dict[str, Any
         "stages": stages,
         "verdict": {key: known[key] for key in ("status", "qualified", "illegal", "risks", "by", "loss")},
         "source_decision": _decision(run, known["source"]),
-        "fate": FATES[fates(verdict, excluded_sources(run.folder))[0]] if run.folder.sources.exists() else None,
+        "fate": _fate(run, unit, verdict, known["row"]),
         "samples": _samples(run, unit, known["row"]),
     }
+
+
+def _fate(run: Run, unit: Unit, verdict: pa.Table, row: int) -> str | None:
+    """What became of the document; ``unread`` too if it was judged and could not be read again to be written."""
+    if not run.folder.sources.exists():
+        return None
+    place = run.folder.shard_accounting(unit.shard_name)
+    lost = read_json(place)["lost"] if place.exists() else []
+    if any(one["unit"] == unit.name and any(a <= row < b for a, b in one["from_to"]) for one in lost):
+        return FATES[UNREAD]
+    return FATES[fates(verdict, excluded_sources(run.folder))[0]]
 
 
 def _decision(run: Run, source: str | None) -> dict[str, Any] | None:
