@@ -133,8 +133,8 @@ def told(run: Run, report: dict[str, Any]) -> Result:
     ]
     if corpus["failed_shards"] or corpus["failed_rows"]:
         lines.append(
-            f"failed      {corpus['failed_shards']:,} shards, {_number(corpus['failed_rows'])} rows of others: "
-            "unreadable, named in failed/ and in the report"
+            f"failed      {corpus['failed_shards']:,} shards and {_number(corpus['failed_rows'])} rows of others "
+            "could not be read or worked on; named in failed/ and in the report"
         )
     if documents:
         blocked = documents["removed_blocked"]
