@@ -36,6 +36,8 @@ def head() -> Iterator[dict[str, str]]:
     env = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
     start += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=4", "--disable-usage-stats"]
+    # the agent that takes jobs has a fixed port by default, and another cluster on this machine may hold it
+    start += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     # a process group of its own: `ray stop` would end every cluster on this machine, not only ours
     process = subprocess.Popen(
         start, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
