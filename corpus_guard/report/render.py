@@ -36,7 +36,7 @@ SECTIONS: Final = {
         "classifier",
     ),
     "sources": ("sources", "risks", "stages", "library", "classifier"),
-    "spot-check": ("risks", "stages", "manual", "technical", "library", "classifier"),
+    "spot-check": ("stages", "manual", "technical", "library", "classifier"),
 }
 """What each job has; a section it should have and does not is said to be missing, any other is shown if it is there."""
 

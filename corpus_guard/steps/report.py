@@ -384,11 +384,12 @@ def _judged_documents(total: pa.Table) -> int:
 
 
 def _stages(run: Run, facts: Facts) -> model.Stages | None:
-    if facts.total is None:
+    """What ran and found what; in a spot check, of the drawn documents."""
+    total = facts.own.tally if facts.own else facts.total
+    if total is None:
         return model.Stages(
             ran=tuple(model.StageFacts(name=r.name, kind=r.kind, digest=r.digest) for r in run.setup.recipes)
         )
-    total = facts.total
     looked = model.Rate(_judged_documents(total), _judged_documents(total) + _sum(total, "unjudged"))
     return model.Stages(
         ran=tuple(
