@@ -5,9 +5,11 @@ import pickle
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -15,6 +17,7 @@ from corpus_guard.classifiers import recipe
 from corpus_guard.errors import UsageError
 from corpus_guard.findings import BATCH
 from corpus_guard.text.windows import Windows
+from tests.corpora import config, run_job, write_shards
 
 torch = pytest.importorskip("torch", reason="torch is not installed; it comes with the extra 'models'")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra 'models')")
@@ -328,3 +331,18 @@ def test_a_gpu_gives_the_scores_of_a_cpu(checkpoints, name):
     on_gpu = recipe(checkpoints[name], device="cuda").build().find(batch(DOCUMENTS))
 
     assert np.allclose(scores(on_cpu), scores(on_gpu), atol=1e-2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_checkpoint_filters_a_corpus_beside_the_screen(tmp_path, heron_spotter, workers):
+    harmless = " ".join([word for word in WORDS if word != "heron"] * 4)
+    rows = [{"id": f"d{i}", "source": "marsh", "text": harmless + " heron" * (i < 3)} for i in range(80)]
+    corpus = write_shards(tmp_path / "data", rows, shards=2)
+    models = [{"model": "ngram-screen"}, {"model": str(heron_spotter), "device": "cpu"}]
+
+    _, run = run_job(config(tmp_path, corpus, classifiers=models, executor={"workers": workers}))
+
+    removed = [pq.read_table(path) for path in Path(run.folder.restricted.path, "removed").rglob("*.parquet")]
+    assert sorted(id for table in removed for id in table["id"].to_pylist()) == ["d0", "d1", "d2"]
+    evidence = [" ".join(one) for table in removed for one in table["evidence"].to_pylist()]
+    assert all(heron_spotter.name in one for one in evidence)
